@@ -1,0 +1,94 @@
+"""Builds the package; the protobuf modules are generated on the way, so that nobody has to call protoc."""
+
+import pathlib
+import shutil
+
+import setuptools
+from setuptools.command import build_py
+
+ROOT = pathlib.Path(__file__).parent.resolve()
+PROTO_PACKAGE = "sp_transformer/protos"
+
+
+def generate_protos(output_root: pathlib.Path) -> None:
+    """Writes sp_transformer/protos/*_pb2.py below output_root."""
+    import grpc_tools
+    from grpc_tools import protoc
+
+    protos = sorted(path.name for path in (ROOT / "protos").glob("*.proto"))
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    arguments = [
+        "protoc",
+        # The files lie in protos/ and are known as sp_transformer/protos/, the package they become.
+        f"-I{PROTO_PACKAGE}={ROOT / 'protos'}",
+        f"-I{well_known}",
+        f"--python_out={output_root}",
+        *(f"{PROTO_PACKAGE}/{name}" for name in protos),
+    ]
+    if protoc.main(arguments) != 0:
+        raise RuntimeError(f"protoc failed: {' '.join(arguments)}")
+
+
+class BuildWithProtos(build_py.build_py):
+    """build_py that also generates protos and carries configs/ and protos/ into the package."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            generate_protos(ROOT)
+            return
+        build_root = pathlib.Path(self.build_lib)
+        generate_protos(build_root)
+        # A wheel has to serve `--config_file configs/...` where there is no source tree.
+        shutil.copytree(
+            ROOT / "configs", build_root / "sp_transformer" / "configs", dirs_exist_ok=True
+        )
+        for path in (ROOT / "protos").glob("*.proto"):
+            shutil.copy2(path, build_root / PROTO_PACKAGE)
+
+
+def read_version() -> str:
+    """The version, from the package's one place for it, without importing the package."""
+    for line in (ROOT / "sp_transformer" / "version.py").read_text().splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("sp_transformer/version.py holds no __version__")
+
+
+setuptools.setup(
+    name="sp-transformer",
+    version=read_version(),
+    description=(
+        "Superpixel Transformers for Efficient Semantic Segmentation (arXiv:2309.16889): "
+        "training, evaluation and export in TensorFlow"
+    ),
+    long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["sp_transformer", "sp_transformer.*"]),
+    python_requires=">=3.11,<3.12",
+    install_requires=[
+        "absl-py>=2.1",
+        "keras>=3.15,<3.16",
+        "keras-cv==0.9.0",
+        "numpy>=2.0,<3",
+        # Palette and 16-bit label PNGs, which TensorFlow's decoder does not read as ids; drawing the synthetic streets.
+        "pillow>=11",
+        "protobuf>=6.31.1,<8",
+        # TensorFlow 2.21 writes summaries only with TensorBoard present, and no longer brings it along.
+        "tensorboard>=2.20,<2.22",
+        "tensorflow>=2.20,<2.22",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "export": [],
+        "test": [
+            "grpcio-tools==1.74.*",
+            "pytest>=9",
+            "pytest-xdist>=3.8",
+            "ruff==0.17.*",
+            "scikit-learn>=1.6",
+        ],
+    },
+    cmdclass={"build_py": BuildWithProtos},
+)
