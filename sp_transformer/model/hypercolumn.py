@@ -1,0 +1,88 @@
+"""Backbone endpoints of several strides -> one map of pixel features (paper, section IV-A, "hypercolumn")."""
+
+import keras
+from keras import ops
+
+from sp_transformer.model.association import resize_bilinear
+from sp_transformer.model.projection import Projection
+
+
+@keras.saving.register_keras_serializable("sp_transformer")
+class Hypercolumn(keras.layers.Layer):
+    """Each endpoint: LayerNorm, MLP and a bilinear resize to the output stride; then their sum.
+
+    Call with endpoints {stride: [B, Y/stride, X/stride, C_stride]}; the result is [B, Y/output_stride,
+    X/output_stride, channels].
+
+    Args:
+      strides: strides in image pixels of the endpoints used.
+      output_stride: stride in image pixels of the result.
+      channels: channels of the result.
+      max_hidden_channels: an endpoint of C channels passes min(2C, max_hidden_channels) hidden units.
+    """
+
+    def __init__(
+        self, strides=(2, 8, 32), output_stride=8, channels=256, max_hidden_channels=256, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.strides = tuple(strides)
+        self.output_stride = output_stride
+        self.channels = channels
+        self.max_hidden_channels = max_hidden_channels
+        self.norms = [
+            keras.layers.LayerNormalization(
+                epsilon=1e-6, name=f"norm_stride{stride}", dtype=self.dtype_policy
+            )
+            for stride in self.strides
+        ]
+        self.projections = []
+
+    def build(self, endpoint_shapes):
+        missing = [stride for stride in self.strides if stride not in endpoint_shapes]
+        if missing:
+            raise ValueError(
+                f"hypercolumn needs endpoints of strides {list(self.strides)}; "
+                f"got {sorted(endpoint_shapes)}, {missing} missing"
+            )
+        for stride, norm in zip(self.strides, self.norms, strict=True):
+            shape = endpoint_shapes[stride]
+            projection = Projection(
+                self.channels,
+                min(2 * shape[-1], self.max_hidden_channels),
+                name=f"projection_stride{stride}",
+                dtype=self.dtype_policy,
+            )
+            norm.build(shape)
+            projection.build(shape)
+            self.projections.append(projection)
+
+    def call(self, endpoints):
+        finest = min(self.strides)
+        size = [
+            side * finest // self.output_stride for side in ops.shape(endpoints[finest])[1:3]
+        ]
+        total = None
+        for stride, norm, projection in zip(
+            self.strides, self.norms, self.projections, strict=True
+        ):
+            features = resize_bilinear(projection(norm(endpoints[stride])), size)
+            total = features if total is None else total + features
+        return total
+
+    def compute_output_shape(self, endpoint_shapes):
+        finest = min(self.strides)
+        batch, height, width, _ = endpoint_shapes[finest]
+        sizes = [
+            None if side is None else side * finest // self.output_stride
+            for side in (height, width)
+        ]
+        return (batch, *sizes, self.channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "strides": self.strides,
+            "output_stride": self.output_stride,
+            "channels": self.channels,
+            "max_hidden_channels": self.max_hidden_channels,
+        }

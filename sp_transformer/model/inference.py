@@ -1,0 +1,67 @@
+"""Images of any size -> labels of that size: the one computation that evaluation, export and prediction share."""
+
+import keras
+import tensorflow as tf
+
+from sp_transformer.config import resizing
+from sp_transformer.model.association import resize_bilinear
+
+
+class Inference:
+    """Runs a model on whole images, in graphs that take any batch and any size.
+
+    Evaluation and the exported model call the same functions, so that an export cannot score differently.
+
+    Args:
+      model: a built SPTransformer.
+      data_options: DataOptions; its resize fields say what size images are brought to in front of the model. Logits are
+        resized back before the argmax (never labels).
+    """
+
+    def __init__(self, model, data_options):
+        self.model = model
+        self._data_options = data_options
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+        self.labels = tf.function(self._labels, input_signature=[images])
+        self.labels_and_superpixels = tf.function(
+            self._labels_and_superpixels, input_signature=[images]
+        )
+        self.logits = tf.function(self._logits, input_signature=[images])
+
+    def _labels(self, images):
+        """uint8 [B, Y, X, 3] -> int32 [B, Y, X]."""
+        features, resized = self._features(images)
+        if not resized:
+            return self.model.labels(features)
+        return tf.argmax(self._full_size_logits(features, images), -1, tf.int32)
+
+    def _labels_and_superpixels(self, images):
+        """uint8 [B, Y, X, 3] -> labels and superpixel ids r*C + c, each int32 [B, Y, X]."""
+        features, resized = self._features(images)
+        if not resized:
+            return self.model.labels(features), self.model.hard_superpixels(features)
+        labels = tf.argmax(self._full_size_logits(features, images), -1, tf.int32)
+        ids = self.model.hard_superpixels(features)[..., None]
+        ids = tf.image.resize(ids, tf.shape(images)[1:3], method="nearest")[..., 0]
+        return labels, ids
+
+    def _logits(self, images):
+        """uint8 [B, Y, X, 3] -> float32 [B, Y, X, num_classes]."""
+        features, resized = self._features(images)
+        if not resized:
+            return self.model.semantic_logits(features)
+        return self._full_size_logits(features, images)
+
+    def _features(self, images):
+        options = self._data_options
+        resized = bool(options.resize_height or options.resize_longer_side)
+        if resized:
+            shape = tf.shape(images)
+            size = resizing.resized_size(shape[1], shape[2], options, maximum=tf.maximum)
+            images = keras.ops.cast(images, "float32")
+            images = resize_bilinear(images, size)
+        return self.model.features(images, training=False), resized
+
+    def _full_size_logits(self, features, images):
+        shape = tf.shape(images)
+        return resize_bilinear(self.model.semantic_logits(features), (shape[1], shape[2]))

@@ -1,0 +1,72 @@
+"""The small networks that act on each pixel or superpixel by itself."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("sp_transformer")
+class Projection(keras.layers.Layer):
+    """Dense, GELU, Dense along the last axis; one Dense if there is no hidden layer.
+
+    Args:
+      units: output channels.
+      hidden_units: channels of the hidden layer; 0 for a linear projection.
+    """
+
+    def __init__(self, units, hidden_units=0, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden_units = hidden_units
+        self.hidden = None
+        if hidden_units:
+            self.hidden = keras.layers.Dense(hidden_units, dtype=self.dtype_policy)
+        self.output_layer = keras.layers.Dense(units, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        if self.hidden is not None:
+            self.hidden.build(input_shape)
+            input_shape = (*input_shape[:-1], self.hidden_units)
+        self.output_layer.build(input_shape)
+
+    def call(self, x):
+        if self.hidden is not None:
+            x = keras.activations.gelu(self.hidden(x), approximate=False)
+        return self.output_layer(x)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "hidden_units": self.hidden_units,
+        }
+
+
+@keras.saving.register_keras_serializable("sp_transformer")
+class FeedForward(keras.layers.Layer):
+    """x + Dense(GELU(Dense(LN(x)))), shapes kept.
+
+    Args:
+      width: channels of the hidden layer.
+    """
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy)
+        self.network = None
+
+    def build(self, input_shape):
+        self.network = Projection(input_shape[-1], self.width, dtype=self.dtype_policy)
+        self.norm.build(input_shape)
+        self.network.build(input_shape)
+
+    def call(self, x):
+        return x + self.network(self.norm(x))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}

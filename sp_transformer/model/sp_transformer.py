@@ -1,0 +1,167 @@
+"""The whole model (paper, Fig. 2): backbone, hypercolumn, tokenizer, classifier, association.
+
+One trunk, `features`, ends in front of the association; what is made of it (full-size logits, labels, hard superpixels)
+are separate consumers, so that none has to hold what another needs.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from sp_transformer.model import association as association_lib
+from sp_transformer.model import normalization
+from sp_transformer.model.superpixel_grid import SuperpixelGrid, is_static
+
+
+class SPTransformer(keras.Model):
+    """Superpixel Transformer for semantic segmentation.
+
+    Call with RGB images [B, Y, X, 3], values 0..255, uint8 or float, of any size; the result is a dict of
+    "semantic_logits", float32 [B, Y, X, num_classes], and "superpixel_logits", float32 [B, R, C, num_classes].
+
+    Images that do not divide by `size_multiple` are padded at the bottom and right with the mean colour and the outputs
+    cropped back. In training they are an error: the padding would be learned from.
+
+    Args:
+      backbone: a layer from normalised images to endpoints {stride: [B, Y/stride, X/stride, C]}.
+      hypercolumn: a Hypercolumn.
+      tokenizer: a Tokenizer.
+      classifier: a SuperpixelClassifier.
+      association: an Association, of the hypercolumn's stride.
+      input_normalization: one of normalization.NORMALIZATIONS.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        hypercolumn,
+        tokenizer,
+        classifier,
+        association,
+        input_normalization="minus_one_to_one",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.hypercolumn = hypercolumn
+        self.tokenizer = tokenizer
+        self.classifier = classifier
+        self.association = association
+        self.input_normalization = input_normalization
+
+    @property
+    def superpixel_stride(self) -> int:
+        """Side in image pixels of a superpixel's cell."""
+        return self.hypercolumn.output_stride * self.tokenizer.cell_size
+
+    @property
+    def size_multiple(self) -> int:
+        """What both sides of an image must divide by to need no padding."""
+        return math.lcm(self.superpixel_stride, *self.hypercolumn.strides)
+
+    @property
+    def num_classes(self) -> int:
+        return self.classifier.num_classes
+
+    def build(self, images_shape):
+        """Nothing of its own: each part builds itself when the first call reaches it."""
+
+    def call(self, images, training=False):
+        features = self.features(images, training=training)
+        return {
+            "semantic_logits": self.semantic_logits(features),
+            "superpixel_logits": features["superpixel_logits"],
+        }
+
+    def features(self, images, training=False, return_endpoints=False):
+        """Everything up to the association.
+
+        Args:
+          images: [B, Y, X, 3], RGB, values 0..255, uint8 or float.
+          training: whether BatchNorm and drop path act as in training.
+          return_endpoints: whether the backbone's endpoints are among the results.
+
+        Returns:
+          A dict of "pixel_features" [B, H, W, E] and "superpixel_features" [B, R, C, E], both as Eq. 5 multiplies them,
+          "superpixel_logits" float32 [B, R, C, num_classes], "image_size" (Y, X), and "endpoints" {stride: [B,
+          Y/stride, X/stride, C]} if asked for. H, W, R and C belong to the padded image.
+
+        Raises:
+          ValueError: if `training` and the image size needs padding.
+        """
+        images, image_size = self._prepare(images, training)
+        endpoints = self.backbone(images, training=training)
+        pixels, superpixels = self.tokenizer(self.hypercolumn(endpoints))
+        superpixel_logits = self.classifier(superpixels)
+        pixels, superpixels = self.association.normalize(pixels, superpixels)
+        features = {
+            "pixel_features": pixels,
+            "superpixel_features": superpixels,
+            "superpixel_logits": superpixel_logits,
+            "image_size": image_size,
+        }
+        if return_endpoints:
+            features["endpoints"] = endpoints
+        return features
+
+    def semantic_logits(self, features):
+        """float32 [B, Y, X, num_classes] (Eq. 6)."""
+        by_cell, grid = self._cell_semantic_logits(features)
+        return self._crop(grid.ungroup(by_cell), features)
+
+    def labels(self, features):
+        """int32 [B, Y, X], the class with the largest logit."""
+        by_cell, grid = self._cell_semantic_logits(features)
+        labels = ops.cast(ops.argmax(by_cell, axis=-1), "int32")
+        return self._crop(association_lib.ungroup_map(labels, grid), features)
+
+    def hard_superpixels(self, features):
+        """int32 [B, Y, X], the superpixel of each pixel as r*C + c (Eq. 7); R x C belongs to the padded image."""
+        by_cell, grid = self._cell_association_logits(features)
+        ids = association_lib.cell_superpixels(by_cell, grid)
+        return self._crop(association_lib.ungroup_map(ids, grid), features)
+
+    def _prepare(self, images, training):
+        multiple = self.size_multiple
+        height, width = ops.shape(images)[1:3]
+        if training:
+            for side, name in zip(images.shape[1:3], ("height", "width"), strict=True):
+                if side is not None and side % multiple:
+                    raise ValueError(
+                        f"training images of {name} {side} are not a multiple of {multiple} "
+                        f"(superpixel stride {self.superpixel_stride}, endpoint strides "
+                        f"{list(self.hypercolumn.strides)}); the nearest that fit are "
+                        f"{side // multiple * multiple} and {-(-side // multiple) * multiple}"
+                    )
+        images = normalization.normalize(images, self.input_normalization, self.compute_dtype)
+        below, right = -height % multiple, -width % multiple
+        if not is_static(below, right) or below or right:
+            images = ops.pad(
+                images,
+                [[0, 0], [0, below], [0, right], [0, 0]],
+                constant_values=normalization.padding_value(self.input_normalization),
+            )
+        return images, (height, width)
+
+    def _cell_association_logits(self, features):
+        """Eq. 5 in cell layout, float32 [B, R*C, 9, v*u], and the grid of the image's pixels."""
+        rows, columns = ops.shape(features["superpixel_features"])[1:3]
+        cell, view = self.tokenizer.cell_size, self.superpixel_stride
+        by_cell = self.association.cell_logits(
+            features["pixel_features"],
+            features["superpixel_features"],
+            SuperpixelGrid(rows, columns, cell, cell),
+        )
+        return by_cell, SuperpixelGrid(rows, columns, view, view)
+
+    def _cell_semantic_logits(self, features):
+        """Eq. 6 in cell layout, float32 [B, R*C, v*u, num_classes], and the grid of the image's pixels."""
+        by_cell, grid = self._cell_association_logits(features)
+        return association_lib.cell_projection(by_cell, features["superpixel_logits"], grid), grid
+
+    def _crop(self, x, features):
+        height, width = features["image_size"]
+        if is_static(height, width) and (height, width) == tuple(x.shape[1:3]):
+            return x
+        return x[:, :height, :width]

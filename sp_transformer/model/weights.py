@@ -1,0 +1,222 @@
+"""Weights from checkpoints: which checkpoints there are, whether they fit a model, and reading them.
+
+A checkpoint is found by its index file, which TensorFlow writes last; the state file `checkpoint` beside it is not
+relied on, as a kill can leave it empty.
+"""
+
+import collections
+import logging
+import os
+import re
+
+import keras
+import tensorflow as tf
+
+# What reading a truncated or corrupt checkpoint raises, by what part of it is hurt.
+TORN_ERRORS = (IndexError, ValueError, tf.errors.OpError)
+
+_INDEX_FILE = re.compile(r"ckpt-(\d+)\.index")
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_LISTED = 5  # Variables that an error names before it only counts them.
+
+
+class CheckpointError(ValueError):
+    """There is no checkpoint to read, or it does not fit the model."""
+
+
+def list_checkpoints(model_dir):
+    """Prefixes `model_dir/ckpt-STEP` of the checkpoints there, oldest first, as pairs (step, prefix)."""
+    if not tf.io.gfile.isdir(model_dir):
+        return []
+    matches = (_INDEX_FILE.fullmatch(name) for name in tf.io.gfile.listdir(model_dir))
+    steps = sorted(int(match[1]) for match in matches if match)
+    return [(step, checkpoint_prefix(model_dir, step)) for step in steps]
+
+
+def checkpoint_prefix(model_dir, step):
+    """Prefix of the files of the checkpoint of `step`."""
+    return os.path.join(model_dir, f"ckpt-{step}")
+
+
+def restore_latest(model_dir, restore):
+    """Restores the newest checkpoint that can be read; warns of the newer ones that cannot.
+
+    Args:
+      model_dir: directory of ckpt-STEP files.
+      restore: called with a prefix; raises one of TORN_ERRORS if the checkpoint cannot be read.
+
+    Returns:
+      The prefix that was restored, or None if the directory holds no checkpoint at all.
+
+    Raises:
+      CheckpointError: if there are checkpoints and none can be read, or one does not fit.
+    """
+    faults = []
+    for _, prefix in reversed(list_checkpoints(model_dir)):
+        try:
+            restore(prefix)
+        except CheckpointError:
+            raise
+        except TORN_ERRORS as error:
+            fault = f"{prefix}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            logging.warning("Skipping an unreadable checkpoint, %s", fault)
+            faults.append(fault)
+        else:
+            return prefix
+    if faults:
+        raise CheckpointError(
+            f"none of the checkpoints in {model_dir} can be read; restore the files from a copy, or use another model_dir "
+            "to start afresh:\n  " + "\n  ".join(faults)
+        )
+    return None
+
+
+def restore_model(model, path):
+    """Reads the model's weights out of a training checkpoint.
+
+    Args:
+      model: a built model.
+      path: a checkpoint's prefix, such as RUN/ckpt-60000, or a model_dir, of which the newest readable one is taken.
+
+    Returns:
+      The step at which the checkpoint was saved.
+
+    Raises:
+      CheckpointError: if there is no checkpoint at `path`, it cannot be read, or it belongs to another model.
+    """
+    path = os.fspath(path)
+    step = tf.Variable(-1, dtype=tf.int64, trainable=False)
+
+    def restore(prefix):
+        check_fits(model, prefix)
+        status = tf.train.Checkpoint(model=model_weights(model), step=step).read(prefix)
+        status.assert_existing_objects_matched().expect_partial()
+
+    if tf.io.gfile.isdir(path):
+        if restore_latest(path, restore) is None:
+            raise CheckpointError(
+                f"there is no checkpoint in {path}: no file ckpt-STEP.index; give the model_dir of a training run that "
+                "has saved at least once"
+            )
+        return int(step.numpy())
+    # People complete the file name in their shell; they mean the checkpoint it belongs to.
+    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
+    if not tf.io.gfile.exists(prefix + ".index"):
+        raise CheckpointError(
+            f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; give a model_dir, or a "
+            "checkpoint as model_dir/ckpt-STEP"
+        )
+    try:
+        restore(prefix)
+    except CheckpointError:
+        raise
+    except TORN_ERRORS as error:
+        raise CheckpointError(
+            f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; take an earlier one"
+        ) from error
+    return int(step.numpy())
+
+
+def check_fits(model, prefix):
+    """Raises CheckpointError unless the checkpoint's model has the same variables as `model`, shape by shape.
+
+    TensorFlow's own checks pass where only a part of the checkpoint is used, and name shapes only one at a time.
+    """
+    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    stored = {
+        key.removeprefix("model/").removesuffix(_VALUE).replace(".S", "/").replace("..", "."): shape
+        for key, shape in shapes.items()
+        if key.startswith("model/")
+    }
+    if not stored or f"step{_VALUE}" not in shapes:
+        raise CheckpointError(
+            f"{prefix} is no checkpoint of a training run: it holds no `model` and `step`"
+        )
+    wanted = {name: list(variable.shape) for name, variable in named_variables(model).items()}
+    missing = sorted(wanted.keys() - stored.keys())
+    unexpected = sorted(stored.keys() - wanted.keys())
+    mismatched = sorted(
+        name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name]
+    )
+    if not (missing or unexpected or mismatched):
+        return
+    lines = [
+        f"checkpoint {prefix} belongs to another model; use the config that it was trained with."
+    ]
+    lines += _excerpt("only in this model", [f"{n} {wanted[n]}" for n in missing])
+    lines += _excerpt("only in the checkpoint", [f"{n} {stored[n]}" for n in unexpected])
+    lines += _excerpt(
+        "of another shape",
+        [f"{n}: {wanted[n]} here, {stored[n]} in the checkpoint" for n in mismatched],
+    )
+    raise CheckpointError("\n".join(lines))
+
+
+def model_weights(model):
+    """The model's variables as a trackable, to be the `model` of a `tf.train.Checkpoint`.
+
+    Not the model itself: TensorFlow does not see layers that Keras keeps in lists, so that a checkpoint of the model
+    silently lacks their weights.
+    """
+    return tf.train.Checkpoint(**named_variables(model))
+
+
+def named_variables(model):
+    """The model's variables by name, random-number states left out.
+
+    A name is the path of attributes to the variable, such as backbone/stem/kernel or blocks/0/attention/bias. Keras'
+    own paths are no names: in them a layer's number counts how many of its class the process has built before.
+
+    Args:
+      model: a built model.
+
+    Returns:
+      Dict of name to `keras.Variable`, in the order of `model.variables`.
+
+    Raises:
+      ValueError: if a variable cannot be reached by attributes, lists, tuples and dicts.
+    """
+    wanted = [v for v in model.variables if "seed_generator" not in v.path]
+    names = {}
+    queue, seen = collections.deque([("", model)]), {id(model)}
+    while queue:
+        path, node = queue.popleft()
+        for name, child in _children(node):
+            if id(child) in seen:
+                continue
+            seen.add(id(child))
+            child_path = f"{path}/{name}" if path else name
+            if isinstance(child, keras.Variable):
+                names[id(child)] = child_path
+            else:
+                queue.append((child_path, child))
+    lost = [v.path for v in wanted if id(v) not in names]
+    if lost:
+        raise ValueError(
+            "variables that no attribute of the model leads to cannot be saved under a name: "
+            + ", ".join(lost[:_LISTED])
+        )
+    return {names[id(v)]: v for v in wanted}
+
+
+def _children(node):
+    """Pairs of name and value of what `node` holds that may lead to variables, public attributes first."""
+    if isinstance(node, dict):
+        items = [(str(key), value) for key, value in node.items()]
+    elif isinstance(node, list | tuple):
+        items = [(str(index), value) for index, value in enumerate(node)]
+    else:
+        items = sorted(vars(node).items(), key=lambda item: (item[0].startswith("_"), item[0]))
+    for name, value in items:
+        if isinstance(value, keras.Variable):
+            # Keras keeps Dense.kernel as Dense._kernel.
+            yield name.removeprefix("_"), value
+        elif isinstance(value, keras.layers.Layer | list | tuple | dict):
+            yield name, value
+
+
+def _excerpt(title, items):
+    if not items:
+        return []
+    more = [f"... and {len(items) - _LISTED} more"] if len(items) > _LISTED else []
+    return [f"  {title} ({len(items)}):", *(f"    {item}" for item in items[:_LISTED] + more)]
