@@ -1,0 +1,235 @@
+"""What a config must satisfy before anything is built; rules of `data` are in data_validation.py.
+
+Rules that need TensorFlow to judge have no place here: a faulty config has to be refused before it
+is imported.
+"""
+
+from sp_transformer.config import checks, data_validation, label_map, registries
+
+
+def find_faults(config, check_data: bool = False) -> list[str]:
+    """Everything that is wrong with a merged experiment, each as "field value limit; mend".
+
+    Args:
+      config: ExperimentOptions.
+      check_data: also look for the data's files.
+    """
+    faults = []
+    _check_backbone(faults, config.model.backbone)
+    _check_hypercolumn(faults, config)
+    _check_tokenizer(faults, config.model)
+    _check_classifier(faults, config.model)
+    _check_association(faults, config.model.association)
+    _check_channels(faults, config.model)
+    _check_input_size(faults, config)
+    data_validation.check_data_options(faults, config)
+    _check_num_classes(faults, config)
+    _check_optimisation(faults, config.training)
+    _check_loss(faults, config)
+    _check_intervals(faults, config.training)
+    _check_evaluation(faults, config.evaluation)
+    if check_data and not faults:
+        data_validation.check_files(faults, config.data)
+    return faults
+
+
+def _check_backbone(faults, backbone):
+    path = "model.backbone"
+    known = registries.backbone_names()
+    if backbone.name not in known:
+        checks.one_of(faults, f"{path}.name", backbone.name, known)
+        return
+    checks.in_range(faults, f"{path}.drop_path_rate", backbone.drop_path_rate, 0, 1, open_high=True)
+    checks.positive(faults, f"{path}.batch_norm_epsilon", backbone.batch_norm_epsilon)
+    checks.in_range(
+        faults, f"{path}.batch_norm_momentum", backbone.batch_norm_momentum, 0, 1, open_high=True
+    )
+    is_resnet = backbone.name in registries.RESNETS
+    resnet_only = ("batch_norm_epsilon", "batch_norm_momentum", "stem_max_pool", "conv_bias")
+    for field in resnet_only:
+        if not is_resnet:
+            _check_unused(faults, backbone, field, f"one of {', '.join(registries.RESNETS)}")
+    if backbone.name not in registries.BOTTLENECK_RESNETS:
+        bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
+        _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)
+    if backbone.name.startswith(registries.KERAS_CV_PREFIX):
+        _check_unused(faults, backbone, "drop_path_rate", "a ResNet or ConvNeXt of this package")
+
+
+def _check_unused(faults, backbone, field, users):
+    """The field is unset or holds its default, to which an override can always return it."""
+    value = getattr(backbone, field)
+    default = backbone.DESCRIPTOR.fields_by_name[field].default_value
+    if value != default:
+        shown, shown_default = (
+            str(v).lower() if isinstance(v, bool) else checks.number(v) for v in (value, default)
+        )
+        faults.append(
+            f"model.backbone.{field} {shown} has no effect on {backbone.name}; remove it (or set "
+            f"it to its default, {shown_default}), or choose {users}"
+        )
+
+
+_PIXEL_FEATURE_STRIDES = (1, 2, 4, 8, 16, 32)
+
+
+def _check_hypercolumn(faults, config):
+    hypercolumn = config.model.hypercolumn
+    checks.positive(
+        faults, "model.hypercolumn.max_hidden_channels", hypercolumn.max_hidden_channels
+    )
+    if hypercolumn.stride not in _PIXEL_FEATURE_STRIDES:
+        faults.append(
+            f"model.hypercolumn.stride {hypercolumn.stride} is not a stride of pixel features; "
+            f"set it to one of {', '.join(map(str, _PIXEL_FEATURE_STRIDES))}"
+        )
+    if config.model.backbone.name not in registries.backbone_names():
+        return
+    offered = registries.backbone_strides(config.model.backbone.name)
+    chosen = list(hypercolumn.endpoint_strides)
+    for stride in dict.fromkeys(chosen):
+        if stride not in offered:
+            faults.append(
+                f"model.hypercolumn.endpoint_strides {stride} is not an endpoint of "
+                f"{config.model.backbone.name}; it has {', '.join(map(str, offered))}"
+            )
+        if chosen.count(stride) > 1:
+            faults.append(
+                f"model.hypercolumn.endpoint_strides {stride} is listed {chosen.count(stride)} "
+                "times; list each endpoint once"
+            )
+
+
+def _check_tokenizer(faults, model):
+    tokenizer, path = model.tokenizer, "model.tokenizer"
+    checks.positive(faults, f"{path}.superpixel_stride", tokenizer.superpixel_stride)
+    checks.positive(faults, f"{path}.layers", tokenizer.layers)
+    checks.positive(faults, f"{path}.heads", tokenizer.heads)
+    checks.positive(
+        faults, f"{path}.position_embedding_stride", tokenizer.position_embedding_stride
+    )
+    checks.not_negative(
+        faults, f"{path}.feed_forward_width", tokenizer.feed_forward_width, "no such layer"
+    )
+    if tokenizer.superpixel_stride > 0 and model.hypercolumn.stride in _PIXEL_FEATURE_STRIDES:
+        checks.multiple_of(
+            faults,
+            f"{path}.superpixel_stride",
+            tokenizer.superpixel_stride,
+            model.hypercolumn.stride,
+            f"model.hypercolumn.stride {model.hypercolumn.stride}, as a cell holds whole pixel "
+            f"features",
+        )
+
+
+def _check_classifier(faults, model):
+    classifier, path = model.classifier, "model.classifier"
+    checks.not_negative(faults, f"{path}.layers", classifier.layers, "no self-attention")
+    checks.positive(faults, f"{path}.heads", classifier.heads)
+    checks.positive(faults, f"{path}.feed_forward_width", classifier.feed_forward_width)
+
+
+def _check_association(faults, association):
+    checks.not_negative(
+        faults, "model.association.scale", association.scale, "the default, channels^-0.5"
+    )
+
+
+def _check_channels(faults, model):
+    checks.positive(faults, "model.channels", model.channels)
+    for part in ("tokenizer", "classifier"):
+        heads = getattr(model, part).heads
+        if model.channels > 0 and heads > 0:
+            checks.divides(faults, f"model.{part}.heads", heads, "model.channels", model.channels)
+
+
+def _check_input_size(faults, config):
+    """model.input_*: both or none, and whole superpixels."""
+    sizes = {
+        "model.input_height": config.model.input_height,
+        "model.input_width": config.model.input_width,
+    }
+    for path, value in sizes.items():
+        checks.not_negative(faults, path, value, "the training crop")
+    unset = [path for path, value in sizes.items() if value == 0]
+    if len(unset) == 1:
+        faults.append(
+            f"{unset[0]} is not set but the other of model.input_height and model.input_width is "
+            f"{max(sizes.values())}; set both or none"
+        )
+    multiple = data_validation.size_multiple_or_none(config)
+    for path, value in sizes.items():
+        if value > 0 and multiple:
+            checks.multiple_of(faults, path, value, *multiple)
+
+
+def _check_num_classes(faults, config):
+    stated = config.model.num_classes
+    checks.not_negative(faults, "model.num_classes", stated, "as many as data.label_map has")
+    known = len(config.data.label_map.classes)
+    if not known and config.data.dataset == "synthetic_streets":
+        known = label_map.CITYSCAPES.num_classes
+    if stated > 0 and known and stated != known:
+        faults.append(
+            f"model.num_classes {stated} does not agree with the {known} classes of "
+            f"data.label_map; remove it, or set it to {known}"
+        )
+
+
+def _check_optimisation(faults, training):
+    for field in ("batch_size", "steps", "learning_rate", "poly_power", "epsilon"):
+        checks.positive(faults, f"training.{field}", getattr(training, field))
+    for field in ("backbone_learning_rate_multiplier", "weight_decay"):
+        checks.not_negative(faults, f"training.{field}", getattr(training, field))
+    checks.not_negative(
+        faults, "training.gradient_clip_norm", training.gradient_clip_norm, "no clipping"
+    )
+    for field in ("beta_1", "beta_2"):
+        checks.in_range(faults, f"training.{field}", getattr(training, field), 0, 1, open_high=True)
+    checks.not_negative(faults, "training.warmup_steps", training.warmup_steps, "no warmup")
+    if training.warmup_steps > training.steps > 0:
+        faults.append(
+            f"training.warmup_steps {training.warmup_steps} exceeds training.steps "
+            f"{training.steps}; "
+            f"set it to at most {training.steps} (the published runs warm up for a twelfth or less)"
+        )
+    end = training.poly_end_learning_rate
+    checks.not_negative(faults, "training.poly_end_learning_rate", end)
+    if end > training.learning_rate > 0:
+        faults.append(
+            f"training.poly_end_learning_rate {checks.number(end)} exceeds training.learning_rate "
+            f"{checks.number(training.learning_rate)}, so that the rate would grow; set it to less"
+        )
+
+
+def _check_loss(faults, config):
+    fraction = config.training.top_k_fraction
+    checks.in_range(faults, "training.top_k_fraction", fraction, 0, 1, open_low=True)
+    pixels = config.data.crop_height * config.data.crop_width
+    if 0 < fraction <= 1 and pixels > 0 and round(fraction * pixels) == 0:
+        faults.append(
+            f"training.top_k_fraction {checks.number(fraction)} of a crop of {pixels} pixels is "
+            f"less than one pixel; set it to at least {checks.number(1 / pixels)}"
+        )
+
+
+def _check_intervals(faults, training):
+    intervals = {
+        f"training.{field}": getattr(training, field)
+        for field in ("save_interval_steps", "log_interval_steps", "picture_interval_steps")
+    }
+    checks.positive(faults, "training.checkpoints_to_keep", training.checkpoints_to_keep)
+    checks.positive(faults, "training.steps_per_loop", training.steps_per_loop)
+    for path, value in intervals.items():
+        if path == "training.picture_interval_steps":
+            checks.not_negative(faults, path, value, "no pictures")
+        else:
+            checks.positive(faults, path, value)
+        if value > 0 and training.steps_per_loop > 0:
+            checks.divides(faults, "training.steps_per_loop", training.steps_per_loop, path, value)
+
+
+def _check_evaluation(faults, evaluation):
+    checks.positive(faults, "evaluation.batch_size", evaluation.batch_size)
+    checks.not_negative(faults, "evaluation.max_images", evaluation.max_images, "all images")
+    checks.not_negative(faults, "evaluation.pictures", evaluation.pictures, "no pictures")
