@@ -288,9 +288,13 @@ def check_files(faults, data):
 
 
 def _check_globs_match(faults, path, patterns, data_dir):
+    """One match suffices: data sets come with either extension, and a config may list both."""
     for pattern in patterns:
-        if next(glob.iglob(pattern, root_dir=data_dir, recursive=True), None) is None:
-            faults.append(
-                f'{path} "{pattern}" matches no file in data.data_dir "{data_dir}"; correct the '
-                "glob, or give the data set's root by --data_dir"
-            )
+        if next(glob.iglob(pattern, root_dir=data_dir, recursive=True), None) is not None:
+            return
+    if patterns:
+        quoted = " and ".join(f'"{pattern}"' for pattern in patterns)
+        faults.append(
+            f'{path} {quoted} matches no file in data.data_dir "{data_dir}"; correct the '
+            "glob, or give the data set's root by --data_dir"
+        )

@@ -1,0 +1,235 @@
+"""Images and labels in folders, paired by the text that the wildcards of their globs match.
+
+Shapes: Y, X are the height and width of one image in pixels.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import posixpath
+import re
+from collections import Counter
+
+import numpy as np
+
+from sp_transformer.data import image_io
+from sp_transformer.data.source import Source
+
+_LISTED = 5  # Files and ids that an error names before it only counts them.
+_MAX_FILE_ID = 65535
+
+
+class FolderSource(Source):
+    """One split of a data set of image files and label PNGs.
+
+    The order is that of the images' paths. All faults that need no pixel to be read (nothing found,
+    images without labels, labels without images) are raised at construction.
+    """
+
+    def __init__(self, split_options, data_dir, label_map):
+        """Finds and pairs the files.
+
+        Args:
+          split_options: a SplitOptions message; its globs may hold `*`, `?`, `[...]` and `**`.
+          data_dir: folder that the globs are relative to.
+          label_map: a LabelMap, which says what the ids in label files become.
+
+        Raises:
+          ValueError: if no glob of a kind matches anything, or a file has no counterpart or several.
+        """
+        split = split_options.name
+        if not data_dir or not os.path.isdir(data_dir):
+            raise ValueError(
+                f"data_dir {data_dir!r} of split {split!r} is not a folder; give the root of the "
+                "data set by --data_dir or data { data_dir: ... }"
+            )
+        if not split_options.images:
+            raise ValueError(f"split {split!r} has no glob of images; add folder.splits.images")
+        self._data_dir = os.fspath(data_dir)
+        self._label_map = label_map
+        self.has_labels = bool(split_options.labels)
+
+        images = _find(split_options.images, self._data_dir, split, "images")
+        self._images = sorted(images)
+        self._names = _unique_names(self._images)
+        self._labels = None
+        if self.has_labels:
+            labels = _find(split_options.labels, self._data_dir, split, "labels")
+            pairs = _pair(images, labels, split, self._data_dir)
+            self._labels = [pairs[path] for path in self._images]
+            self._train_ids, self._is_valid = _lookup_tables(label_map)
+
+    def __len__(self):
+        return len(self._images)
+
+    def name(self, index):
+        """Returns the image's path relative to data_dir, without extension."""
+        return self._names[index]
+
+    def image_path(self, index) -> str:
+        """Returns the path of an image file."""
+        return os.path.join(self._data_dir, self._images[index])
+
+    def label_path(self, index) -> str | None:
+        """Returns the path of a label file, or None in a split without labels."""
+        return os.path.join(self._data_dir, self._labels[index]) if self.has_labels else None
+
+    def read(self, index):
+        """Reads one image and its train ids; see `Source.read`.
+
+        Raises:
+          ValueError: if a file is unreadable, the sizes differ or an id is neither a class nor
+            ignored; it names the file.
+        """
+        image = image_io.read_image(self.image_path(index))
+        if not self.has_labels:
+            return image, None
+        path = self.label_path(index)
+        ids = image_io.read_label_ids(path)
+        if ids.shape != image.shape[:2]:
+            raise ValueError(
+                f"label {path} is {ids.shape[0]}x{ids.shape[1]} pixels (height x width) but its "
+                f"image {self.image_path(index)} is {image.shape[0]}x{image.shape[1]} (EXIF "
+                "orientation applied); both must have one size"
+            )
+        return image, self._to_train_ids(ids, path)
+
+    def _to_train_ids(self, ids, path):
+        in_table = np.clip(ids, 0, _MAX_FILE_ID)
+        is_valid = self._is_valid[in_table] & (in_table == ids)
+        if not is_valid.all():
+            bad = np.unique(ids[~is_valid])
+            listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+            raise ValueError(
+                f"label {path} holds id{'s' if len(bad) > 1 else ''} {listed}, which after id_map "
+                f"is neither one of the {len(self._label_map.names)} classes "
+                f"(0..{len(self._label_map.names) - 1}) nor ignore_label "
+                f"{self._label_map.ignore_label}; list it in label_map.id_map or set "
+                "ignore_unlisted_ids together with an id_map"
+            )
+        return self._train_ids[in_table]
+
+
+def _lookup_tables(label_map):
+    """Returns, for every id in a file, its train id and whether that is a class or ignored."""
+    table = np.arange(_MAX_FILE_ID + 1, dtype=np.int32)
+    if label_map.id_map and label_map.ignore_unlisted_ids:
+        table[:] = label_map.ignore_label
+    for file_id, train_id in label_map.id_map.items():
+        table[file_id] = train_id
+    is_valid = ((table >= 0) & (table < len(label_map.names))) | (table == label_map.ignore_label)
+    if 0 <= label_map.ignore_label <= 255 and len(label_map.names) <= 256:
+        table = np.where(is_valid, table, 0).astype(np.uint8)
+    return table, is_valid
+
+
+def _find(patterns, data_dir, split, kind):
+    """Returns {path relative to data_dir: text that the wildcards matched} of all globs."""
+    found = {}
+    for pattern in patterns:
+        if posixpath.isabs(pattern):
+            raise ValueError(
+                f"glob {pattern!r} of the {kind} of split {split!r} is absolute; write it relative "
+                "to data_dir"
+            )
+        pattern = posixpath.normpath(pattern)
+        expression = _wildcards(pattern)
+        for path in glob.glob(pattern, root_dir=data_dir, recursive=True):
+            path = path.replace(os.sep, "/")
+            match = expression.fullmatch(path)
+            if match and os.path.isfile(os.path.join(data_dir, path)):
+                found.setdefault(path, tuple(text.strip("/") for text in match.groups()))
+    if not found:
+        quoted = " and ".join(repr(pattern) for pattern in patterns)
+        raise ValueError(
+            f"glob {quoted} of the {kind} of split {split!r} matches no file in {data_dir}; "
+            "correct the glob or data_dir"
+        )
+    return found
+
+
+def _wildcards(pattern):
+    """Returns the regular expression of a glob, with a group for each of its wildcards."""
+    parts = pattern.split("/")
+    text = ""
+    for i, part in enumerate(parts):
+        is_last = i == len(parts) - 1
+        if part == "**":
+            text += "(.*)" if is_last else "((?:[^/]+/)*)"
+            continue
+        text += re.sub(r"\*+|\?|\[!?\]?[^\]]*\]|[^*?\[]+|\[", _translate, part)
+        text += "" if is_last else "/"
+    return re.compile(text)
+
+
+def _translate(match):
+    token = match.group()
+    if token[0] == "*":
+        return "([^/]*)"
+    if token == "?":
+        return "([^/])"
+    if token[0] == "[" and len(token) > 2:
+        negated = token[1] == "!"
+        content = token[1 + negated : -1].replace("\\", "\\\\")
+        content = re.sub(r"[\[\]^&~|]", r"\\\g<0>", content)
+        return f"([{'^/' if negated else ''}{content}])"
+    return re.escape(token)
+
+
+def _pair(images, labels, split, data_dir):
+    """Returns {image: label} of the files whose wildcards matched the same text."""
+    image_of, label_of = _by_key(images, split, "images"), _by_key(labels, split, "labels")
+    unlabelled = [path for key, path in image_of.items() if key not in label_of]
+    orphans = [path for key, path in label_of.items() if key not in image_of]
+    if unlabelled or orphans:
+        faults = []
+        if unlabelled:
+            faults.append(f"{len(unlabelled)} images without a label: {_listed(unlabelled)}")
+        if orphans:
+            faults.append(f"{len(orphans)} labels without an image: {_listed(orphans)}")
+        raise ValueError(
+            f"split {split!r} in {data_dir} has {'; '.join(faults)}. An image and a label pair "
+            "when the parts matched by their wildcards are equal, e.g. "
+            f"{_example(image_of)} and {_example(label_of)}; correct the globs or the folder"
+        )
+    return {path: label_of[key] for key, path in image_of.items()}
+
+
+def _by_key(found, split, kind):
+    by_key = {}
+    for path, key in sorted(found.items()):
+        if key in by_key:
+            raise ValueError(
+                f"{by_key[key]} and {path} are both {kind} of split {split!r} whose wildcards "
+                f"match {'/'.join(key)!r}, so they cannot be told apart; put a "
+                "wildcard where they differ"
+            )
+        by_key[key] = path
+    return by_key
+
+
+def _listed(paths):
+    paths = sorted(paths)
+    return ", ".join(paths[:_LISTED]) + (", ..." if len(paths) > _LISTED else "")
+
+
+def _example(by_key):
+    key, path = min(by_key.items(), key=lambda item: item[1])
+    return f"{path} (matched: {' | '.join(key)})"
+
+
+def _unique_names(paths):
+    """Returns the paths without extension; those that would be equal keep it, as `name_ext`."""
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    count = Counter(stems)
+    names, taken = [], set()
+    for path, stem in zip(paths, stems, strict=True):
+        name = stem if count[stem] == 1 else "_".join(path.rsplit(".", 1))
+        # A name must stay below the folder that results are written to.
+        name = "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,43 @@
+"""What every source of images and labels offers to the input pipeline.
+
+Shapes: Y, X are the height and width of one image in pixels.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import numpy as np
+
+
+class Source(abc.ABC):
+    """A finite, ordered collection of images with (or without) labels, read one at a time.
+
+    `read` must be a pure function of the index and safe to call from several threads at once: the
+    input pipeline reads examples in parallel and may start in the middle of an epoch.
+
+    Attributes:
+      has_labels: whether `read` returns labels. Sources without labels serve prediction only.
+    """
+
+    has_labels: bool = True
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of images."""
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """Returns a name, unique in the source; also a relative file name without extension."""
+
+    @abc.abstractmethod
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads one example.
+
+        Args:
+          index: from 0 to len(self) - 1.
+
+        Returns:
+          The RGB image, uint8 [Y, X, 3], and its train ids, uint8 or int32 [Y, X], or None where
+          `has_labels` is false. Unlabelled pixels hold the label map's ignore label.
+        """

@@ -1,0 +1,145 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sp_transformer.data import image_io
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def test_rgb_png_is_read_as_it_is(tmp_path, save, rgb):
+    assert np.array_equal(image_io.read_image(save(tmp_path / "a.png", rgb)), rgb)
+
+
+def test_exif_orientation_is_applied(tmp_path, rgb):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be shown turned clockwise by 90 degrees.
+    image = Image.fromarray(np.kron(rgb, np.ones((8, 8, 1), np.uint8)))
+    image.save(tmp_path / "a.jpg", exif=exif, quality=100)
+    image.save(tmp_path / "plain.jpg", quality=100)
+    plain = image_io.read_image(tmp_path / "plain.jpg")
+    assert np.array_equal(image_io.read_image(tmp_path / "a.jpg"), np.rot90(plain, -1))
+
+
+def test_grey_becomes_three_equal_channels(tmp_path, save, rgb):
+    image = image_io.read_image(save(tmp_path / "a.png", rgb[..., 0]))
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, np.repeat(rgb[..., :1], 3, axis=-1))
+
+
+def test_16_bit_grey_keeps_its_upper_byte(tmp_path, save, rgb):
+    grey = rgb[..., 0].astype(np.uint16) * 256 + 77
+    assert np.array_equal(image_io.read_image(save(tmp_path / "a.png", grey))[..., 2], rgb[..., 0])
+
+
+def test_alpha_is_dropped_and_colours_stay(tmp_path, save, rgb):
+    rgba = np.concatenate([rgb, np.zeros((5, 7, 1), np.uint8)], axis=-1)
+    assert np.array_equal(image_io.read_image(save(tmp_path / "a.png", rgba)), rgb)
+
+
+def test_palette_image_is_read_in_its_colours(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([1, 2, 3, 200, 100, 50])
+    image.save(tmp_path / "a.png")
+    assert image_io.read_image(tmp_path / "a.png").tolist() == [[[1, 2, 3], [200, 100, 50]]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_ids_are_exact(tmp_path, save, dtype):
+    ids = np.array([[0, 1, 7], [33, 254, np.iinfo(dtype).max]], dtype)
+    read = image_io.read_label_ids(save(tmp_path / "a.png", ids))
+    assert read.dtype == np.int32
+    assert np.array_equal(read, ids)
+
+
+def test_palette_ids_are_indices(tmp_path):
+    ids = np.array([[0, 1, 2], [2, 200, 0]], np.uint8)
+    image = Image.fromarray(ids)
+    image.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(image_io.read_label_ids(tmp_path / "a.png"), ids)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_palette_ids_of_few_bits(tmp_path, bits):
+    ids = np.arange(2**bits, dtype=np.uint8)[None]
+    image = Image.fromarray(ids)
+    image.putpalette(list(range(3 * 2**bits)))
+    image.save(tmp_path / "a.png", bits=bits)
+    assert np.array_equal(image_io.read_label_ids(tmp_path / "a.png"), ids)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_ids_of_few_bits(tmp_path, bits):
+    path = tmp_path / "a.png"
+    path.write_bytes(_grey_png(np.arange(2**bits)[None], bits))
+    assert np.array_equal(image_io.read_label_ids(path), np.arange(2**bits)[None])
+
+
+def test_colour_label_is_refused(tmp_path, save, rgb):
+    path = save(tmp_path / "colours.png", rgb)
+    with pytest.raises(ValueError, match=r"colours\.png holds colours .*one id per pixel"):
+        image_io.read_label_ids(path)
+
+
+def test_lossy_label_is_refused(tmp_path, save, rgb):
+    with pytest.raises(ValueError, match=r"a\.jpg is a JPEG file"):
+        image_io.read_label_ids(save(tmp_path / "a.jpg", rgb[..., 0]))
+
+
+@pytest.mark.parametrize("read", [image_io.read_image, image_io.read_label_ids])
+@pytest.mark.parametrize("kept", [0, 20, 60, 0.7])
+def test_truncated_file_is_named(tmp_path, save, read, kept):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    content = save(tmp_path / "whole.png", noise).read_bytes()
+    path = tmp_path / "torn.png"
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"cannot read .*torn\.png"):
+        read(path)
+
+
+def test_truncated_jpeg_and_missing_file_are_named(tmp_path, save, rgb):
+    path = save(tmp_path / "torn.jpg", np.kron(rgb, np.ones((9, 9, 1), np.uint8)))
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ValueError, match=r"torn\.jpg"):
+        image_io.read_image(path)
+    with pytest.raises(ValueError, match=r"none\.png"):
+        image_io.read_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_written_png_reads_back(tmp_path, rgb, dtype):
+    ids = np.array([[0, 3], [9, np.iinfo(dtype).max]], dtype)
+    image_io.write_png(tmp_path / "new" / "ids.png", ids)
+    image_io.write_png(tmp_path / "rgb.png", rgb)
+    assert np.array_equal(image_io.read_label_ids(tmp_path / "new" / "ids.png"), ids)
+    assert np.array_equal(image_io.read_image(tmp_path / "rgb.png"), rgb)
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 2)), np.zeros((2, 2, 4), np.uint8)])
+def test_write_png_refuses_other_arrays(tmp_path, array):
+    with pytest.raises(ValueError, match="a PNG takes"):
+        image_io.write_png(tmp_path / "a.png", array)
+
+
+def _grey_png(ids, bits):
+    """Builds a grey PNG of 1, 2 or 4 bits a pixel, which Pillow itself cannot write."""
+
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    rows = b""
+    for row in ids:
+        as_bits = "".join(format(int(value), f"0{bits}b") for value in row)
+        as_bits += "0" * (-len(as_bits) % 8)
+        rows += b"\0" + int(as_bits, 2).to_bytes(len(as_bits) // 8, "big")
+    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
