@@ -8,7 +8,9 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("config_file", None, "Experiment config that names the data set.")
 flags.DEFINE_multi_string("override", [], "Textproto applied over the config; may be repeated.")
-flags.DEFINE_string("data_dir", None, "Root of the data set's files, for data sets that have files.")
+flags.DEFINE_string(
+    "data_dir", None, "Root of the data set's files, for data sets that have files."
+)
 flags.DEFINE_string("output_dir", None, "Folder that the PNG files are written to.")
 flags.DEFINE_integer("count", 8, "Number of images, from the start of the split.", lower_bound=1)
 flags.mark_flags_as_required(["config_file", "output_dir"])

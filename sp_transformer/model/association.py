@@ -250,9 +250,11 @@ class Association(keras.layers.Layer):
         self.output_stride = output_stride
         self.alignment = alignment
         self.scale = scale
-        self.pixel_norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy)
+        self.pixel_norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, name="pixel_norm", dtype=self.dtype_policy
+        )
         self.superpixel_norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, dtype=self.dtype_policy
+            epsilon=1e-6, name="superpixel_norm", dtype=self.dtype_policy
         )
 
     def build(self, pixels_shape, superpixels_shape):

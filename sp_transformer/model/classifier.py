@@ -17,7 +17,9 @@ class SelfAttention(keras.layers.Layer):
     def __init__(self, heads=4, **kwargs):
         super().__init__(**kwargs)
         self.heads = heads
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy)
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, name="norm", dtype=self.dtype_policy
+        )
         self.query = self.key = self.value = self.output_layer = None
 
     def build(self, input_shape):
@@ -28,7 +30,8 @@ class SelfAttention(keras.layers.Layer):
             )
         self.norm.build(input_shape)
         self.query, self.key, self.value, self.output_layer = (
-            keras.layers.Dense(channels, dtype=self.dtype_policy) for _ in range(4)
+            keras.layers.Dense(channels, name=name, dtype=self.dtype_policy)
+            for name in ("query", "key", "value", "output")
         )
         for layer in (self.query, self.key, self.value, self.output_layer):
             layer.build(input_shape)
@@ -75,17 +78,20 @@ class SuperpixelClassifier(keras.layers.Layer):
         self.layers = layers
         self.heads = heads
         self.feed_forward_width = feed_forward_width
-        self.self_attentions = [
+        # Tuples: tf.train.Checkpoint does not see layers in lists.
+        self.self_attentions = tuple(
             SelfAttention(heads, name=f"self_attention_{index}", dtype=self.dtype_policy)
             for index in range(layers)
-        ]
-        self.feed_forwards = [
+        )
+        self.feed_forwards = tuple(
             FeedForward(feed_forward_width, name=f"feed_forward_{index}", dtype=self.dtype_policy)
             for index in range(layers)
-        ]
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy)
+        )
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, name="norm", dtype=self.dtype_policy
+        )
         # Logits stay float32: bfloat16 has 8 bits, too few to tell close classes apart.
-        self.logits = keras.layers.Dense(num_classes, dtype="float32")
+        self.logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")
 
     def build(self, input_shape):
         tokens_shape = (input_shape[0], None, input_shape[-1])
@@ -100,9 +106,7 @@ class SuperpixelClassifier(keras.layers.Layer):
         x = ops.reshape(superpixels, [batch, rows * columns, channels])
         for attention, feed_forward in zip(self.self_attentions, self.feed_forwards, strict=True):
             x = feed_forward(attention(x))
-        return ops.reshape(
-            self.logits(self.norm(x)), [batch, rows, columns, self.num_classes]
-        )
+        return ops.reshape(self.logits(self.norm(x)), [batch, rows, columns, self.num_classes])
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.num_classes)

@@ -29,13 +29,14 @@ class Hypercolumn(keras.layers.Layer):
         self.output_stride = output_stride
         self.channels = channels
         self.max_hidden_channels = max_hidden_channels
-        self.norms = [
+        # Tuples: tf.train.Checkpoint does not see layers in lists.
+        self.norms = tuple(
             keras.layers.LayerNormalization(
                 epsilon=1e-6, name=f"norm_stride{stride}", dtype=self.dtype_policy
             )
             for stride in self.strides
-        ]
-        self.projections = []
+        )
+        self.projections = ()
 
     def build(self, endpoint_shapes):
         missing = [stride for stride in self.strides if stride not in endpoint_shapes]
@@ -54,13 +55,11 @@ class Hypercolumn(keras.layers.Layer):
             )
             norm.build(shape)
             projection.build(shape)
-            self.projections.append(projection)
+            self.projections += (projection,)
 
     def call(self, endpoints):
         finest = min(self.strides)
-        size = [
-            side * finest // self.output_stride for side in ops.shape(endpoints[finest])[1:3]
-        ]
+        size = [side * finest // self.output_stride for side in ops.shape(endpoints[finest])[1:3]]
         total = None
         for stride, norm, projection in zip(
             self.strides, self.norms, self.projections, strict=True

@@ -18,8 +18,8 @@ class Projection(keras.layers.Layer):
         self.hidden_units = hidden_units
         self.hidden = None
         if hidden_units:
-            self.hidden = keras.layers.Dense(hidden_units, dtype=self.dtype_policy)
-        self.output_layer = keras.layers.Dense(units, dtype=self.dtype_policy)
+            self.hidden = keras.layers.Dense(hidden_units, name="hidden", dtype=self.dtype_policy)
+        self.output_layer = keras.layers.Dense(units, name="output", dtype=self.dtype_policy)
 
     def build(self, input_shape):
         if self.hidden is not None:
@@ -54,11 +54,15 @@ class FeedForward(keras.layers.Layer):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
         self.width = width
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy)
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, name="norm", dtype=self.dtype_policy
+        )
         self.network = None
 
     def build(self, input_shape):
-        self.network = Projection(input_shape[-1], self.width, dtype=self.dtype_policy)
+        self.network = Projection(
+            input_shape[-1], self.width, name="network", dtype=self.dtype_policy
+        )
         self.norm.build(input_shape)
         self.network.build(input_shape)
 

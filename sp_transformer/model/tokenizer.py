@@ -50,25 +50,31 @@ class CrossAttention(keras.layers.Layer):
         self.feed_forward_width = feed_forward_width
         self.implementation = implementation
 
-        def norm():
-            return keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy)
+        def norm(name):
+            return keras.layers.LayerNormalization(epsilon=1e-6, name=name, dtype=self.dtype_policy)
 
-        def project():
+        def project(name):
             hidden = channels if projection == "mlp" else 0
-            return Projection(channels, hidden, dtype=self.dtype_policy)
+            return Projection(channels, hidden, name=name, dtype=self.dtype_policy)
 
-        self.pixel_norm, self.superpixel_norm = norm(), norm()
-        self.superpixel_query, self.pixel_key, self.pixel_value = project(), project(), project()
-        self.pixel_query, self.superpixel_key, self.superpixel_value = (
-            project(),
-            project(),
-            project(),
-        )
-        self.superpixel_output, self.pixel_output = project(), project()
+        self.pixel_norm = norm("pixel_norm")
+        self.superpixel_norm = norm("superpixel_norm")
+        self.superpixel_query = project("superpixel_query")
+        self.pixel_key = project("pixel_key")
+        self.pixel_value = project("pixel_value")
+        self.pixel_query = project("pixel_query")
+        self.superpixel_key = project("superpixel_key")
+        self.superpixel_value = project("superpixel_value")
+        self.superpixel_output = project("superpixel_output")
+        self.pixel_output = project("pixel_output")
         self.superpixel_feed_forward = self.pixel_feed_forward = None
         if feed_forward_width:
-            self.superpixel_feed_forward = FeedForward(feed_forward_width, dtype=self.dtype_policy)
-            self.pixel_feed_forward = FeedForward(feed_forward_width, dtype=self.dtype_policy)
+            self.superpixel_feed_forward = FeedForward(
+                feed_forward_width, name="superpixel_feed_forward", dtype=self.dtype_policy
+            )
+            self.pixel_feed_forward = FeedForward(
+                feed_forward_width, name="pixel_feed_forward", dtype=self.dtype_policy
+            )
 
     def build(self, *args, **kwargs):
         parts = [
@@ -195,7 +201,8 @@ class Tokenizer(keras.layers.Layer):
         self.feed_forward_width = feed_forward_width
         self.implementation = implementation
         self._check_divides(self.pixel_grid)
-        self.cross_attentions = [
+        # A tuple: tf.train.Checkpoint does not see layers in lists.
+        self.cross_attentions = tuple(
             CrossAttention(
                 channels,
                 heads,
@@ -206,7 +213,7 @@ class Tokenizer(keras.layers.Layer):
                 dtype=self.dtype_policy,
             )
             for index in range(layers)
-        ]
+        )
         self.query_table = self.pixel_position_table = self.superpixel_position_table = None
 
     def build(self, input_shape):

@@ -1,7 +1,8 @@
-"""Weights from checkpoints: which checkpoints there are, whether they fit a model, and reading them.
+"""Weights from checkpoints: which checkpoints there are, whether they fit a model, and reading
+them.
 
-A checkpoint is found by its index file, which TensorFlow writes last; the state file `checkpoint` beside it is not
-relied on, as a kill can leave it empty.
+A checkpoint is found by its index file, which TensorFlow writes last; the state file `checkpoint`
+beside it is not relied on, as a kill can leave it empty.
 """
 
 import collections
@@ -25,7 +26,8 @@ class CheckpointError(ValueError):
 
 
 def list_checkpoints(model_dir):
-    """Prefixes `model_dir/ckpt-STEP` of the checkpoints there, oldest first, as pairs (step, prefix)."""
+    """Prefixes `model_dir/ckpt-STEP` of the checkpoints there, oldest first, as pairs (step,
+    prefix)."""
     if not tf.io.gfile.isdir(model_dir):
         return []
     matches = (_INDEX_FILE.fullmatch(name) for name in tf.io.gfile.listdir(model_dir))
@@ -65,7 +67,8 @@ def restore_latest(model_dir, restore):
             return prefix
     if faults:
         raise CheckpointError(
-            f"none of the checkpoints in {model_dir} can be read; restore the files from a copy, or use another model_dir "
+            f"none of the checkpoints in {model_dir} can be read; restore the files from a copy, "
+            "or use another model_dir "
             "to start afresh:\n  " + "\n  ".join(faults)
         )
     return None
@@ -76,13 +79,15 @@ def restore_model(model, path):
 
     Args:
       model: a built model.
-      path: a checkpoint's prefix, such as RUN/ckpt-60000, or a model_dir, of which the newest readable one is taken.
+      path: a checkpoint's prefix, such as RUN/ckpt-60000, or a model_dir, of which the newest
+        readable one is taken.
 
     Returns:
       The step at which the checkpoint was saved.
 
     Raises:
-      CheckpointError: if there is no checkpoint at `path`, it cannot be read, or it belongs to another model.
+      CheckpointError: if there is no checkpoint at `path`, it cannot be read, or it belongs to
+        another model.
     """
     path = os.fspath(path)
     step = tf.Variable(-1, dtype=tf.int64, trainable=False)
@@ -95,7 +100,8 @@ def restore_model(model, path):
     if tf.io.gfile.isdir(path):
         if restore_latest(path, restore) is None:
             raise CheckpointError(
-                f"there is no checkpoint in {path}: no file ckpt-STEP.index; give the model_dir of a training run that "
+                f"there is no checkpoint in {path}: no file ckpt-STEP.index; give the model_dir of "
+                "a training run that "
                 "has saved at least once"
             )
         return int(step.numpy())
@@ -103,7 +109,8 @@ def restore_model(model, path):
     prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
     if not tf.io.gfile.exists(prefix + ".index"):
         raise CheckpointError(
-            f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; give a model_dir, or a "
+            f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; give a "
+            "model_dir, or a "
             "checkpoint as model_dir/ckpt-STEP"
         )
     try:
@@ -112,15 +119,18 @@ def restore_model(model, path):
         raise
     except TORN_ERRORS as error:
         raise CheckpointError(
-            f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; take an earlier one"
+            f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; take an "
+            "earlier one"
         ) from error
     return int(step.numpy())
 
 
 def check_fits(model, prefix):
-    """Raises CheckpointError unless the checkpoint's model has the same variables as `model`, shape by shape.
+    """Raises CheckpointError unless the checkpoint's model has the same variables as `model`, shape
+    by shape.
 
-    TensorFlow's own checks pass where only a part of the checkpoint is used, and name shapes only one at a time.
+    TensorFlow's own checks pass where only a part of the checkpoint is used, and name shapes only
+    one at a time.
     """
     shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     stored = {
@@ -155,8 +165,8 @@ def check_fits(model, prefix):
 def model_weights(model):
     """The model's variables as a trackable, to be the `model` of a `tf.train.Checkpoint`.
 
-    Not the model itself: TensorFlow does not see layers that Keras keeps in lists, so that a checkpoint of the model
-    silently lacks their weights.
+    Not the model itself: TensorFlow does not see layers that Keras keeps in lists, so that a
+    checkpoint of the model silently lacks their weights.
     """
     return tf.train.Checkpoint(**named_variables(model))
 
@@ -164,8 +174,9 @@ def model_weights(model):
 def named_variables(model):
     """The model's variables by name, random-number states left out.
 
-    A name is the path of attributes to the variable, such as backbone/stem/kernel or blocks/0/attention/bias. Keras'
-    own paths are no names: in them a layer's number counts how many of its class the process has built before.
+    A name is the path of attributes to the variable, such as backbone/stem/kernel or
+    blocks/0/attention/bias. Keras' own paths are no names: in them a layer's number counts how many
+    of its class the process has built before.
 
     Args:
       model: a built model.
@@ -200,7 +211,8 @@ def named_variables(model):
 
 
 def _children(node):
-    """Pairs of name and value of what `node` holds that may lead to variables, public attributes first."""
+    """Pairs of name and value of what `node` holds that may lead to variables, public attributes
+    first."""
     if isinstance(node, dict):
         items = [(str(key), value) for key, value in node.items()]
     elif isinstance(node, list | tuple):

@@ -1,0 +1,152 @@
+"""What all binaries share: flags of one name and meaning, and errors as plain text with exit code
+2.
+
+Importing this imports no TensorFlow: a faulty flag or config is refused in a fraction of a second.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+USAGE_ERROR = 2
+
+
+class UsageError(ValueError):
+    """Flags that do not fit together."""
+
+
+def run(main: Callable[[flags.FlagValues], int], define_flags: Callable) -> None:
+    """Runs a binary and exits with what `main` returns.
+
+    Args:
+      main: called with the parsed flags; returns the exit code. A ValueError (ConfigError,
+        CheckpointError and UsageError are some) or OSError that it raises is printed without a
+        traceback and exits with code 2; --verbosity=1 adds the traceback.
+      define_flags: called with the FlagValues to define the flags in. Flags are defined here and
+        not at import, so that one process may import several binaries.
+    """
+    define_flags(flags.FLAGS)
+
+    def parse(arguments):
+        try:
+            rest = flags.FLAGS(arguments)
+            if len(rest) > 1:
+                raise UsageError(
+                    f"unexpected argument {rest[1]!r}; values are given as --flag=value"
+                )
+        except (flags.Error, UsageError) as error:
+            print(f"{_program()}: {error}\nSee --help.", file=sys.stderr)
+            sys.exit(USAGE_ERROR)
+        return rest
+
+    def guarded(_):
+        try:
+            return main(flags.FLAGS)
+        except (ValueError, OSError) as error:
+            logging.debug("Traceback:", exc_info=True)
+            print(f"{_program()}: {error}", file=sys.stderr)
+            return USAGE_ERROR
+
+    app.run(guarded, flags_parser=parse)
+
+
+def define_config_flags(values: flags.FlagValues) -> None:
+    """--config_file, --override and --data_dir."""
+    flags.DEFINE_string(
+        "config_file",
+        None,
+        "Textproto of the experiment, an ExperimentOptions message. If it is omitted, the "
+        "config.textproto that training "
+        "wrote into the model_dir, or beside the checkpoint, is taken.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "override",
+        [],
+        "Textproto merged over the config, such as 'training { steps: 100 }'. May be repeated; "
+        "later ones win.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Root of the data, in place of the config's data.data_dir.",
+        flag_values=values,
+    )
+
+
+def define_checkpoint_flags(values: flags.FlagValues) -> None:
+    """--checkpoint and --model_dir, of which one has to be given."""
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "Checkpoint whose weights are taken, as MODEL_DIR/ckpt-STEP. Give this or model_dir.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model_dir",
+        None,
+        "Folder of a training run; the weights of its newest readable checkpoint are taken.",
+        flag_values=values,
+    )
+
+
+def require(values: flags.FlagValues, *names: str) -> None:
+    """Raises UsageError for flags that were not given; all of them at once."""
+    missing = [f"--{name}" for name in names if not values[name].value]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} must be given; see --help")
+
+
+def weights_path(values: flags.FlagValues) -> str:
+    """--checkpoint or --model_dir, whichever was given.
+
+    Raises:
+      UsageError: if both were, or none.
+    """
+    if bool(values.checkpoint) == bool(values.model_dir):
+        state = "both were given" if values.checkpoint else "none was given"
+        raise UsageError(f"exactly one of --checkpoint and --model_dir must be given; {state}")
+    return values.checkpoint or values.model_dir
+
+
+def load_config(values: flags.FlagValues):
+    """The config of --config_file, or else the one beside the weights, with --override and
+    --data_dir.
+
+    Raises:
+      UsageError: if there is none.
+      ConfigError: if it is faulty.
+    """
+    from sp_transformer.config import load_config as load
+
+    path = values.config_file
+    if not path:
+        folder = values.model_dir or str(pathlib.Path(values.checkpoint).parent)
+        path = pathlib.Path(folder, "config.textproto")
+        if not path.exists():
+            raise UsageError(
+                f"there is no {path}, so --config_file must name the config that the weights were "
+                "trained with"
+            )
+    return load(path, overrides=values.override, data_dir=values.data_dir)
+
+
+def restore(model, path: str) -> tuple[int, str]:
+    """Reads weights and finds out which checkpoint they came from.
+
+    Returns:
+      The training step, and the checkpoint's prefix.
+    """
+    from sp_transformer.model import weights
+
+    step = weights.restore_model(model, path)
+    if pathlib.Path(path).is_dir():
+        return step, weights.checkpoint_prefix(path, step)
+    return step, path.removesuffix(".index")
+
+
+def _program() -> str:
+    return pathlib.Path(sys.argv[0]).stem

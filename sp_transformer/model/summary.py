@@ -1,0 +1,215 @@
+"""The dry run: what a config builds, what it costs, and how that compares with the paper's counts.
+
+No data is read and nothing is executed: the model is built, and its graph is read.
+"""
+
+import contextlib
+
+import numpy as np
+import tensorflow as tf
+
+from sp_transformer.config import derived
+from sp_transformer.model import flops
+from sp_transformer.model.builder import build_model
+from sp_transformer.protos import training_pb2
+
+PARTS = ("backbone", "hypercolumn", "tokenizer", "classifier", "association")
+_TABLES = ("query_table", "pixel_position_table", "superpixel_position_table")
+_ADAM_COPIES = 4
+
+
+@contextlib.contextmanager
+def paper_form(model):
+    """Switches a model to the operations that the published FLOPs count: `gather` and RELATIVE."""
+    tokenizer, association = model.tokenizer, model.association
+    layers = [tokenizer, *tokenizer.cross_attentions]
+    before = [layer.implementation for layer in layers], association.alignment
+    try:
+        for layer in layers:
+            layer.implementation = "gather"
+        association.alignment = "relative"
+        yield model
+    finally:
+        for layer, implementation in zip(layers, before[0], strict=True):
+            layer.implementation = implementation
+        association.alignment = before[1]
+
+
+def count_parameters(model):
+    """Counts parameters by part.
+
+    Returns:
+      {part: {"trainable": int, "total": int}}; the state of random generators counts nothing.
+    """
+    counts = {}
+    for part in PARTS:
+        layer = getattr(model, part)
+        weights = [v for v in layer.variables if "seed_generator" not in v.path]
+        counts[part] = {
+            "trainable": sum(int(np.prod(v.shape)) for v in layer.trainable_variables),
+            "total": sum(int(np.prod(v.shape)) for v in weights),
+        }
+    return counts
+
+
+def trace_forward(model, size, training=False):
+    """Traces images [1,Y,X,3] -> (semantic logits [1,Y,X,K], {stride: endpoint}); size = (Y, X)."""
+
+    def forward(images):
+        features = model.features(images, training=training, return_endpoints=True)
+        return model.semantic_logits(features), features["endpoints"]
+
+    return flops.trace(forward, tf.TensorSpec([1, *size, 3], tf.float32))
+
+
+def model_multiply_adds(model, size):
+    """Multiply-adds of one inference of size (Y, X), as the model stands."""
+    return _count(model, trace_forward(model, size))
+
+
+def _count(model, concrete):
+    return flops.count_multiply_adds(
+        concrete, PARTS, flops.batch_norm_names(model), trailing_part="association"
+    )
+
+
+def summarize(config, model=None):
+    """Builds a config's model and measures it.
+
+    Args:
+      config: A validated ExperimentOptions.
+      model: Its SPTransformer where it is built already; it is left as it was.
+
+    Returns:
+      A dict of plain Python values that JSON can hold: input_size, pixel_grid, superpixel_grid and
+      cell as [height, width]; endpoints {stride: {channels, size}}; tables {name: shape};
+      parameters (see `count_parameters`) with "sum"; multiply_adds {"paper_rule", "as_configured"},
+      each {"parts", "total", "grouped"}; training_memory in bytes.
+    """
+    model = model or build_model(config)
+    size = derived.input_size(config)
+    with paper_form(model):
+        paper = model_multiply_adds(model, size)
+    forward = trace_forward(model, size)
+    _, endpoints = forward.structured_outputs
+    stride, superpixel = config.model.hypercolumn.stride, model.superpixel_stride
+    parameters = count_parameters(model)
+    parameters["sum"] = {
+        kind: sum(counts[kind] for counts in parameters.values()) for kind in ("trainable", "total")
+    }
+    return {
+        "name": config.experiment_name,
+        "backbone": config.model.backbone.name,
+        "input_size": list(size),
+        "num_classes": model.num_classes,
+        "endpoints": {
+            int(s): {"channels": int(x.shape[-1]), "size": [int(n) for n in x.shape[1:3]]}
+            for s, x in sorted(endpoints.items())
+        },
+        "pixel_grid": [side // stride for side in size],
+        "superpixel_grid": [side // superpixel for side in size],
+        "cell": [superpixel // stride] * 2,
+        "tables": {
+            name: list(getattr(model.tokenizer, name).shape)
+            for name in _TABLES
+            if getattr(model.tokenizer, name) is not None
+        },
+        "parameters": parameters,
+        "multiply_adds": {
+            "paper_rule": _plain(paper),
+            "as_configured": _plain(_count(model, forward)),
+        },
+        "training_memory": _training_memory(config, model, size, parameters["sum"]["trainable"]),
+    }
+
+
+def _plain(count):
+    return {"parts": dict(count.by_part), "total": count.total, "grouped": count.grouped}
+
+
+def _training_memory(config, model, size, trainable):
+    activations = flops.kept_activation_bytes(trace_forward(model, size, training=True))
+    # The loss holds float32 logits and their softmax at full size.
+    activations += 2 * 4 * size[0] * size[1] * model.num_classes
+    batch = config.training.batch_size
+    weights = _ADAM_COPIES * 4 * trainable
+    return {
+        "weights_gradients_and_slots": weights,
+        "activations_per_image": activations,
+        "batch_size": batch,
+        "total": weights + batch * activations,
+    }
+
+
+def format_summary(summary, precision="float32"):
+    """The text of `summarize`'s dict."""
+    side = "x".join
+    grid = {
+        key: side(map(str, summary[key]))
+        for key in ("input_size", "pixel_grid", "superpixel_grid", "cell")
+    }
+    lines = [
+        f"{summary['name'] or 'experiment'}: {summary['backbone']}, "
+        f"{summary['num_classes']} classes",
+        f"input             {grid['input_size']} pixels",
+    ]
+    for stride, endpoint in summary["endpoints"].items():
+        size = side(map(str, endpoint["size"]))
+        lines.append(f"endpoint stride {stride:<2} {size}, {endpoint['channels']} channels")
+    lines += [
+        f"pixel features    {grid['pixel_grid']}",
+        f"superpixels       {grid['superpixel_grid']}, each owns {grid['cell']} pixel features",
+    ]
+    lines += [f"{name:<26}{side(map(str, s))}" for name, s in summary["tables"].items()]
+    paper, ours = (summary["multiply_adds"][key] for key in ("paper_rule", "as_configured"))
+    lines += [
+        "",
+        f"{'part':<12} {'trainable':>12} {'parameters':>12} {'paper rule':>12} {'configured':>12}",
+    ]
+
+    def row(name, counts, paper_count, our_count):
+        return (
+            f"{name:<12} {counts['trainable']:>12,} {counts['total']:>12,} "
+            f"{paper_count / 1e9:>11.2f}G {our_count / 1e9:>11.2f}G"
+        )
+
+    for part in PARTS:
+        counts = summary["parameters"][part]
+        lines.append(row(part, counts, paper["parts"][part], ours["parts"][part]))
+    lines += [
+        row("sum", summary["parameters"]["sum"], paper["total"], ours["total"]),
+        "Multiply-adds of one inference. Paper rule: float operations // 2 by TF1's profiler,",
+        "gather, RELATIVE association, BatchNorm folded, resizes and grouped convolutions not",
+        f"counted (grouped: {ours['grouped'] / 1e9:.2f}G). Configured: the same rule on what runs.",
+    ]
+    memory = summary["training_memory"]
+    gibibytes = {key: value / 2**30 for key, value in memory.items() if key != "batch_size"}
+    lines += [
+        "",
+        f"training memory, estimated ({precision}, batch {memory['batch_size']} over all devices): "
+        f"{gibibytes['total']:.1f} GiB",
+        f"  {gibibytes['weights_gradients_and_slots']:.2f} GiB on each device: float32 weights, "
+        "gradients, two Adam slots",
+        f"  {gibibytes['activations_per_image']:.2f} GiB an image: forward tensors that gradients "
+        "read, each once, and the",
+        "  loss's float32 logits and softmax. Left out: temporaries, and savings by XLA.",
+    ]
+    return "\n".join(lines)
+
+
+def dry_run_report(config):
+    """The dry run's text for a validated ExperimentOptions; see `summarize` for the numbers."""
+    precision = training_pb2.TrainingOptions.Precision.Name(config.training.precision).lower()
+    return format_summary(summarize(config), precision)
+
+
+__all__ = [
+    "PARTS",
+    "count_parameters",
+    "dry_run_report",
+    "format_summary",
+    "model_multiply_adds",
+    "paper_form",
+    "summarize",
+    "trace_forward",
+]

@@ -1,0 +1,233 @@
+"""Writes a model as a TensorFlow SavedModel that plain TensorFlow runs, without Keras or this
+package.
+
+Shapes: B images; Y, X their height and width in pixels, any.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from google.protobuf import text_format
+
+from sp_transformer import version
+from sp_transformer.config import derived
+from sp_transformer.data import sources
+from sp_transformer.model import inference as inference_lib
+
+# TensorFlow's own name for files that travel with a SavedModel and that the runtime never reads.
+ASSETS = "assets.extra"
+_VERIFIED_SOURCE_IMAGES = 2
+
+
+class ExportedModel(tf.Module):
+    """Inference, as the object that is saved.
+
+    `labels(images)` and `labels_and_superpixels(images)` stay callable on the loaded object, and
+    both are signatures. Images are uint8 [B, Y, X, 3] RGB; labels (train ids) and superpixels (ids)
+    int32 [B, Y, X].
+    """
+
+    def __init__(self, inference, model):
+        """Holds the inference and every variable that it reads.
+
+        Args:
+          inference: an Inference of `model`.
+          model: the built Keras model.
+        """
+        super().__init__(name="sp_transformer")
+        self._inference = inference
+        # tf.Module finds no Keras 3 variable by itself, and a variable that is not found is saved
+        # without its value; attaching the Keras model would write its layers, which loading without
+        # Keras cannot read.
+        self.weights = [variable.value for variable in model.variables]
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+        self.labels = tf.function(self._labels, input_signature=[images])
+        self.labels_and_superpixels = tf.function(
+            self._labels_and_superpixels, input_signature=[images]
+        )
+
+    def _labels(self, images):
+        return {"labels": self._inference.labels(images)}
+
+    def _labels_and_superpixels(self, images):
+        labels, superpixels = self._inference.labels_and_superpixels(images)
+        return {"labels": labels, "superpixels": superpixels}
+
+
+def export_saved_model(
+    config, model, export_dir, *, overwrite=False, checkpoint=None, step=None
+) -> pathlib.Path:
+    """Saves `model` to `export_dir` and checks that what was saved labels images as the model does.
+
+    Everything happens in a hidden folder beside `export_dir`, which is moved into place once the
+    check has passed: whoever sees `export_dir` sees a whole, checked export.
+
+    Args:
+      config: a validated ExperimentOptions; copied to assets.extra/config.textproto.
+      model: a built SPTransformer with the weights to be exported.
+      export_dir: where to; must not exist, be empty, or be an older export with `overwrite`.
+      overwrite: whether an older export may be replaced.
+      checkpoint: name of the checkpoint, written to assets.extra/version.json.
+      step: training step of the weights, written there too.
+
+    Returns:
+      export_dir as a path.
+
+    Raises:
+      ValueError: if `export_dir` is in use.
+      RuntimeError: if the saved model labels a pixel otherwise than the model; nothing is left
+        behind.
+    """
+    export_dir = pathlib.Path(export_dir).absolute()
+    check_export_dir(export_dir, overwrite)
+    export_dir.parent.mkdir(parents=True, exist_ok=True)
+    inference = inference_lib.Inference(model, config.data)
+    temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        module = ExportedModel(inference, model)
+        tf.saved_model.save(
+            module,
+            str(temporary),
+            signatures={
+                "serving_default": module.labels,
+                "superpixels": module.labels_and_superpixels,
+            },
+        )
+        _write_assets(temporary / ASSETS, config, checkpoint, step)
+        verdict = _verify(config, inference, temporary)
+        _move_into_place(temporary, export_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"{export_dir}: {verdict}", flush=True)
+    return export_dir
+
+
+def check_export_dir(export_dir, overwrite: bool) -> None:
+    """Refuses a folder that is in use; cheap, so that binaries can ask before they build a model.
+
+    Raises:
+      ValueError: if `export_dir` is a file, or holds something, unless that is an export and
+        `overwrite` is set.
+    """
+    export_dir = pathlib.Path(export_dir)
+    if export_dir.exists() and not export_dir.is_dir():
+        raise ValueError(f"export_dir {str(export_dir)!r} is a file; name a folder")
+    if not export_dir.is_dir() or not any(export_dir.iterdir()):
+        return
+    if not (export_dir / "saved_model.pb").exists():
+        raise ValueError(
+            f"export_dir {str(export_dir)!r} holds files that are no SavedModel, so it is not "
+            "replaced, with or "
+            "without --overwrite; name a new folder"
+        )
+    if not overwrite:
+        raise ValueError(
+            f"export_dir {str(export_dir)!r} already holds a SavedModel; name a new folder, or "
+            "replace it with "
+            "--overwrite"
+        )
+
+
+def _move_into_place(temporary: pathlib.Path, export_dir: pathlib.Path) -> None:
+    """Renames, because a rename within one folder is whole or not at all."""
+    old = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.old")
+    if not export_dir.exists():
+        os.rename(temporary, export_dir)
+        return
+    os.rename(export_dir, old)
+    try:
+        os.rename(temporary, export_dir)
+    except OSError:
+        os.rename(old, export_dir)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_assets(folder: pathlib.Path, config, checkpoint, step) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.textproto").write_text(text_format.MessageToString(config))
+    label_map = derived.label_map(config)
+    classes = [
+        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*(int(value) for value in color))}
+        for name, color in zip(label_map.names, label_map.colors, strict=True)
+    ]
+    contents = {"classes": classes, "ignore_label": int(label_map.ignore_label)}
+    (folder / "label_map.json").write_text(json.dumps(contents, indent=1) + "\n")
+    contents = {
+        "sp_transformer": version.__version__,
+        "tensorflow": tf.__version__,
+        "experiment_name": config.experiment_name,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "step": None if step is None else int(step),
+    }
+    (folder / "version.json").write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def _verify(config, inference, folder: pathlib.Path) -> str:
+    """Compares every signature of the saved model with the model itself, to the last pixel.
+
+    Returns:
+      One line that says what was compared.
+
+    Raises:
+      RuntimeError: if any label or superpixel id differs.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    images, origin = _verification_images(config)
+    for number, image in enumerate(images):
+        batch = tf.constant(image[None])
+        labels, superpixels = inference.labels_and_superpixels(batch)
+        both = loaded.signatures["superpixels"](images=batch)
+        comparisons = (
+            (
+                "labels",
+                inference.labels(batch),
+                loaded.signatures["serving_default"](images=batch)["labels"],
+            ),
+            ("labels beside superpixels", labels, both["labels"]),
+            ("superpixels", superpixels, both["superpixels"]),
+        )
+        for name, expected, saved in comparisons:
+            different = int(np.sum(expected.numpy() != saved.numpy()))
+            if different:
+                raise RuntimeError(
+                    f"the saved model's {name} differ from the model's at {different} of "
+                    f"{saved.numpy().size} "
+                    f"pixels of image {number} ({image.shape[0]}x{image.shape[1]}, {origin}); "
+                    "nothing was exported"
+                )
+    sizes = ", ".join(f"{image.shape[0]}x{image.shape[1]}" for image in images)
+    return (
+        f"reloaded; labels and superpixels equal the model's on every pixel of {origin} ({sizes})"
+    )
+
+
+def _verification_images(config) -> tuple[list[np.ndarray], str]:
+    """A few images of the evaluation split, if it can be read here, and one of an odd size.
+
+    Returns:
+      uint8 [Y, X, 3] images and words for what they are.
+    """
+    height, width = derived.input_size(config)
+    noise = np.random.default_rng(0).integers(
+        0, 256, (max(height - 5, 8), max(width - 3, 8), 3), np.uint8
+    )
+    # The data need not be there where a model is exported; that must not stop the export.
+    with contextlib.suppress(OSError, ValueError):
+        source = sources.create_source(config.data, config.data.eval_split)
+        count = min(_VERIFIED_SOURCE_IMAGES, len(source))
+        images = [source.read(index)[0] for index in range(count)]
+        if images:
+            return (
+                [*images, noise],
+                f"{count} images of split {config.data.eval_split!r} and 1 of noise",
+            )
+    logging.info("the evaluation split cannot be read here; the export is checked on noise")
+    return [noise, noise[: height // 2 + 1]], "2 images of noise"

@@ -1,0 +1,54 @@
+"""The training loss: softmax cross-entropy over the hardest pixels of each image (paper, section
+IV-A).
+
+Shapes: B batch; Y,X image height and width; K classes.
+"""
+
+import tensorflow as tf
+
+
+def top_k_cross_entropy(logits, labels, ignore_label, fraction):
+    """Mean cross-entropy of the pixels of each image that have the largest one.
+
+    Of an image's Y*X pixels the k = round(fraction * Y * X) with the largest cross-entropy count;
+    ignored pixels are counted in Y*X and have a cross-entropy of 0. The sum is divided by the
+    number of non-zero values among the k, and is 0 where there are none (DeepLab2's rule; MODEL.md
+    section 8).
+
+    Args:
+      logits: [B,Y,X,K] of any float type; taken as float32. Y and X must be static.
+      labels: [B,Y,X] integer train ids, 0..K-1 or `ignore_label`.
+      ignore_label: train id of the pixels that do not count.
+      fraction: share of an image's pixels that count, in (0, 1].
+
+    Returns:
+      [B] float32, one loss for each image.
+
+    Raises:
+      ValueError: for a fraction outside (0, 1] or an unknown image size.
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"top_k_fraction {fraction} is outside (0, 1]; use 1 to count all pixels")
+    height, width = logits.shape[1:3]
+    if height is None or width is None:
+        raise ValueError(
+            "the loss needs a static image size to choose k pixels of, but the logits are "
+            f"{logits.shape}; "
+            "give the data pipeline a fixed crop size"
+        )
+    pixels = height * width
+    k = max(1, round(fraction * pixels))
+
+    labels = tf.cast(labels, tf.int32)
+    valid = tf.not_equal(labels, ignore_label)
+    # An ignored id is no class: as an index it is an error on CPUs and NaN on GPUs, so it is
+    # replaced before it is used.
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.where(valid, labels, 0), logits=tf.cast(logits, tf.float32)
+    )
+    cross_entropy = tf.where(valid, cross_entropy, 0.0)
+    cross_entropy = tf.reshape(cross_entropy, [-1, pixels])
+    if k < pixels:
+        cross_entropy = tf.math.top_k(cross_entropy, k, sorted=False).values
+    counted = tf.math.count_nonzero(cross_entropy, axis=1, dtype=tf.int32)
+    return tf.math.divide_no_nan(tf.reduce_sum(cross_entropy, axis=1), tf.cast(counted, tf.float32))

@@ -1,0 +1,58 @@
+"""A run of the smallest real model, for tests of whole binaries. Costs seconds: unit tests use
+stand-ins instead."""
+
+import pathlib
+import types
+
+import pytest
+
+TINY = """
+experiment_name: "tests/tiny"
+model {
+  channels: 16
+  backbone { name: "resnet18" }
+  hypercolumn { max_hidden_channels: 16 }
+  tokenizer { superpixel_stride: 32 layers: 1 }
+  classifier { layers: 1 feed_forward_width: 16 }
+}
+data {
+  dataset: "synthetic_streets"
+  synthetic_streets { height: 40 width: 72 train_images: 2 val_images: 3 }
+  crop_height: 64
+  crop_width: 96
+}
+training { steps: 10 warmup_steps: 1 batch_size: 2 }
+evaluation { batch_size: 2 }
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A model_dir with a checkpoint of step 7, and the config and an Inference of the model that it
+    holds.
+
+    The classifier's weights are blown up, so that an untrained model predicts several classes.
+    """
+    import tensorflow as tf
+    from google.protobuf import text_format
+
+    import sp_transformer as spt
+    from sp_transformer.model import weights
+    from sp_transformer.model.inference import Inference
+
+    model_dir = pathlib.Path(tmp_path_factory.mktemp("run"))
+    textproto = model_dir / "tiny.textproto"
+    textproto.write_text(TINY)
+    config = spt.load_config(textproto)
+    tf.keras.utils.set_random_seed(0)
+    model = spt.build_model(config)
+    for variable in [*model.tokenizer.trainable_variables, *model.classifier.trainable_variables]:
+        variable.assign(variable + tf.random.normal(variable.shape, stddev=0.5))
+    checkpoint = tf.train.Checkpoint(
+        model=weights.model_weights(model), step=tf.Variable(7, dtype=tf.int64)
+    )
+    checkpoint.write(str(model_dir / "ckpt-7"))
+    (model_dir / "config.textproto").write_text(text_format.MessageToString(config))
+    return types.SimpleNamespace(
+        model_dir=model_dir, config=config, inference=Inference(model, config.data)
+    )

@@ -1,0 +1,150 @@
+"""The evaluator over a small folder of images of several odd sizes."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
+
+from sp_transformer.evaluation import evaluator
+
+
+def evaluate(config, output_dir, inference, **arguments):
+    return evaluator.evaluate(config, None, output_dir, inference=inference, **arguments)
+
+
+def expected_counts(arrays, num_classes):
+    """Counts by a loop over pixels."""
+    counts = np.zeros((num_classes, num_classes), int)
+    for image, label in arrays:
+        for position in np.ndindex(*label.shape):
+            if label[position] != 255:
+                counts[label[position], image[position][0] % 3] += 1
+    return counts
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_every_image_counts_once_whatever_the_batches(
+    config, arrays, num_classes, inference, tmp_path, batch_size
+):
+    config.evaluation.batch_size = batch_size
+    results = evaluate(config, tmp_path / "out", inference)
+    counts = expected_counts(arrays, num_classes)
+    assert results["confusion_matrix"] == counts.tolist()
+    assert results["num_images"] == inference.images_seen == len(arrays)
+    assert results["num_pixels"] == counts.sum() == sum((label != 255).sum() for _, label in arrays)
+
+
+def test_metrics_file_holds_what_is_returned(
+    config, arrays, num_classes, inference, tmp_path, capsys
+):
+    results = evaluate(config, tmp_path / "a" / "b", inference, step=17, checkpoint="run/ckpt-17")
+    written = json.loads((tmp_path / "a" / "b" / "metrics.json").read_text())
+    assert written == results
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["metrics.json"]
+    assert written["step"] == 17 and written["checkpoint"] == "run/ckpt-17"
+    assert written["experiment_name"] == "tests/tiny" and written["split"] == "val"
+    counts = expected_counts(arrays, num_classes)[:3, :3]
+    iou = np.diag(counts) / (counts.sum(0) + counts.sum(1) - np.diag(counts))
+    assert written["per_class_iou"].pop("class 3") is None
+    np.testing.assert_allclose(list(written["per_class_iou"].values()), iou, rtol=1e-12)
+    assert written["miou"] == pytest.approx(iou.mean(), rel=1e-12)
+    assert written["pixel_accuracy"] == pytest.approx(np.trace(counts) / counts.sum(), rel=1e-12)
+    recalls = np.diag(counts) / counts.sum(1)
+    assert written["mean_accuracy"] == pytest.approx(recalls.mean(), rel=1e-12)
+    assert written["images_per_second"] == pytest.approx(7 / written["seconds"])
+    table = capsys.readouterr().out
+    assert f"{100 * iou[0]:.2f}" in table and "class 3" in table and "7 images" in table
+
+
+def test_max_images_takes_the_first(config, arrays, num_classes, inference, tmp_path):
+    config.evaluation.max_images = 3
+    results = evaluate(config, tmp_path, inference)
+    assert results["num_images"] == 3
+    assert results["confusion_matrix"] == expected_counts(arrays[:3], num_classes).tolist()
+
+
+def test_summaries_hold_scalars_and_as_many_pictures_as_asked(config, inference, tmp_path):
+    config.evaluation.pictures = 5
+    writer = tf.summary.create_file_writer(str(tmp_path / "events"))
+    results = evaluate(config, tmp_path, inference, step=40, summary_writer=writer)
+    events = event_accumulator.EventAccumulator(
+        str(tmp_path / "events"), size_guidance={"images": 0, "tensors": 0}
+    )
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    pictures = [tag for tag in tags if tag.startswith("pictures/")]
+    assert len(pictures) == 5
+    (event,) = events.Tensors("eval/miou")
+    assert event.step == 40
+    assert tf.make_ndarray(event.tensor_proto) == pytest.approx(results["miou"])
+    assert "iou/class 0" in [tag.replace("_", " ") for tag in tags]
+    assert not any("class 3" in tag for tag in tags)
+    # Four panels of 5x7 pixels with gaps between them.
+    width, height, png = tf.make_ndarray(events.Tensors(pictures[0])[0].tensor_proto)[:3]
+    assert (int(height), int(width)) == tf.io.decode_png(png).shape[:2]
+    assert int(height) == 5 and int(width) >= 4 * 7
+
+
+def test_prediction_that_fits_the_truth_scores_one(config, data_dir, arrays, inference, tmp_path):
+    for number, (image, label) in enumerate(arrays):
+        truth = np.where(label == 255, 255, image[..., 0] % 3).astype(np.uint8)
+        Image.fromarray(truth).save(data_dir / "labels" / f"{number}.png")
+    results = evaluate(config, tmp_path, inference)
+    assert results["miou"] == results["pixel_accuracy"] == results["mean_accuracy"] == 1.0
+
+
+def test_label_of_another_size_is_an_error_that_names_the_image(
+    config, data_dir, inference, tmp_path
+):
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(data_dir / "labels" / "3.png")
+    with pytest.raises(ValueError, match="3") as error:
+        evaluate(config, tmp_path, inference)
+    assert "images/3" in str(error.value) or "3.png" in str(error.value)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_unknown_label_is_an_error_that_names_file_and_id(config, data_dir, inference, tmp_path):
+    Image.fromarray(np.full((9, 4), 77, np.uint8)).save(data_dir / "labels" / "3.png")
+    with pytest.raises(ValueError, match="77") as error:
+        evaluate(config, tmp_path, inference)
+    assert "3.png" in str(error.value)
+    assert "Traceback" not in str(error.value) and not str(error.value).startswith("{{")
+
+
+def test_torn_image_is_an_error_that_names_the_file(config, data_dir, inference, tmp_path):
+    path = data_dir / "images" / "2.png"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"2\.png"):
+        evaluate(config, tmp_path, inference)
+
+
+def test_prediction_of_an_unknown_class_is_an_error(config, inference, tmp_path):
+    inference.labels = lambda images: tf.fill(tf.shape(images)[:3], 9)
+    with pytest.raises(ValueError, match="prediction 9") as error:
+        evaluate(config, tmp_path, inference)
+    assert "images/0" in str(error.value)
+
+
+def test_split_of_ignored_pixels_only_is_an_error(config, data_dir, arrays, inference, tmp_path):
+    for number, (_, label) in enumerate(arrays):
+        Image.fromarray(np.full_like(label, 255)).save(data_dir / "labels" / f"{number}.png")
+    with pytest.raises(ValueError, match="every pixel"):
+        evaluate(config, tmp_path, inference)
+
+
+def test_split_without_labels_is_an_error(config, inference, tmp_path):
+    config.data.folder.splits[0].ClearField("labels")
+    with pytest.raises(ValueError, match="no labels"):
+        evaluate(config, tmp_path, inference)
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    evaluator.write_json(path, {"miou": 0.5})
+    with pytest.raises(ValueError, match="JSON"):
+        evaluator.write_json(path, {"miou": float("nan")})
+    assert json.loads(path.read_text()) == {"miou": 0.5}
+    assert list(tmp_path.iterdir()) == [path]

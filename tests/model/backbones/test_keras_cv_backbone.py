@@ -1,0 +1,64 @@
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("keras_cv")
+
+from sp_transformer.model.backbones import create_backbone, keras_cv_backbone
+
+
+# keras_cv states the first three; the last is keras.applications' MobileNetV3Small without its top.
+@pytest.mark.parametrize(
+    ("preset", "count"),
+    [
+        ("resnet18", 11_186_112),
+        ("csp_darknet_tiny", 2_380_416),
+        ("efficientnetv2_b0", 5_919_312),
+        ("mobilenet_v3_small", 939_120),
+    ],
+)
+def test_parameters_are_the_presets(preset, count):
+    assert keras_cv_backbone._build_model(preset).count_params() == count
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"), [("resnet18", [4, 8, 32]), ("mobilenet_v3_small", [2, 8, 32])]
+)
+def test_endpoints(name, strides):
+    layer = create_backbone(f"keras_cv/{name}")
+    images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype(np.float32)
+    endpoints = layer(images, training=True)
+    assert list(endpoints) == strides
+    for stride, features in endpoints.items():
+        assert features.shape[:3] == (2, 64 // stride, 96 // stride)
+    norms = [x for x in layer._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    assert norms
+    assert all(norm.synchronized for norm in norms)
+    assert len(layer.trainable_variables) > 10
+
+
+def test_a_single_endpoint_cuts_the_rest_off():
+    whole = create_backbone("keras_cv/resnet18")
+    cut = create_backbone("keras_cv/resnet18", endpoint_strides=[8])
+    assert len(cut.trainable_variables) < len(whole.trainable_variables)
+    assert list(cut(np.zeros((1, 32, 32, 3), np.float32))) == [8]
+
+
+def test_no_rescaling_inside():
+    layer = create_backbone("keras_cv/resnet18", endpoint_strides=[4])
+    assert not any(isinstance(x, keras.layers.Rescaling) for x in layer._flatten_layers())
+
+
+def test_config_round_trip():
+    layer = create_backbone("keras_cv/resnet18", endpoint_strides=[4, 8])
+    copy = keras_cv_backbone.KerasCVBackbone.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+
+
+def test_rejects():
+    with pytest.raises(ValueError, match="resnet19"):
+        keras_cv_backbone.KerasCVBackbone("resnet19", [8])
+    with pytest.raises(ValueError, match=r"\[2\]"):
+        create_backbone("keras_cv/resnet18", endpoint_strides=[2, 8])
+    with pytest.raises(ValueError, match="drop_path_rate"):
+        create_backbone("keras_cv/resnet18", drop_path_rate=0.1)

@@ -1,0 +1,138 @@
+"""SavedModels: whole, checked and equal to the model (without Keras: tests/test_export.py)."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+
+from sp_transformer import version
+from sp_transformer.protos import experiment_pb2
+from sp_transformer.serving import export
+
+SHAPES = [(1, 32, 32), (2, 17, 29), (1, 1, 1), (3, 40, 23)]
+
+
+def random_images():
+    generator = np.random.default_rng(5)
+    return [generator.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
+
+
+def test_every_function_gives_the_models_labels_to_the_last(exported, inference, tmp_path):
+    # Moved, because nothing in an export may point to where it was written.
+    loaded = tf.saved_model.load(str(shutil.copytree(exported, tmp_path / "moved")))
+    classes = set()
+    for image in random_images():
+        labels, ids = (output.numpy() for output in inference.labels_and_superpixels(image))
+        classes |= set(np.unique(labels))
+        batch = tf.constant(image)
+        both = loaded.signatures["superpixels"](images=batch)
+        for found, expected in (
+            (loaded.signatures["serving_default"](images=batch)["labels"], labels),
+            (both["labels"], labels),
+            (both["superpixels"], ids),
+            (loaded.labels(batch)["labels"], labels),
+            (loaded.labels_and_superpixels(batch)["superpixels"], ids),
+        ):
+            assert found.dtype == tf.int32
+            np.testing.assert_array_equal(found, expected)
+    # One class everywhere would be equal whatever the weights.
+    assert len(classes) >= 3
+
+
+def test_signatures_take_any_batch_of_rgb_bytes_and_nothing_else(exported):
+    loaded = tf.saved_model.load(str(exported))
+    assert sorted(loaded.signatures) == ["serving_default", "superpixels"]
+    for signature in loaded.signatures.values():
+        (images,) = signature.structured_input_signature[1].values()
+        assert images.dtype == tf.uint8 and images.shape.as_list() == [None, None, None, 3]
+    assert list(loaded.signatures["serving_default"].structured_outputs) == ["labels"]
+    with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
+        loaded.signatures["serving_default"](images=tf.zeros([1, 8, 8, 4], tf.uint8))
+
+
+def test_assets_tell_what_was_exported(exported, config):
+    assets = exported / "assets.extra"
+    read = experiment_pb2.ExperimentOptions()
+    text_format.Parse((assets / "config.textproto").read_text(), read)
+    assert read == config
+    label_map = json.loads((assets / "label_map.json").read_text())
+    assert label_map["ignore_label"] == 255
+    assert label_map["classes"][5] == {"name": "class 5", "color": "#000023"}
+    about = json.loads((assets / "version.json").read_text())
+    assert about["sp_transformer"] == version.__version__
+    assert about["checkpoint"] == "run/ckpt-12" and about["step"] == 12
+
+
+def test_verdict_is_printed_and_nothing_lies_beside_the_export(config, model, tmp_path, capsys):
+    export.export_saved_model(config, model, tmp_path / "model")
+    printed = capsys.readouterr().out
+    assert "equal" in printed and "33x38" in printed and "2 images of split 'val'" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_without_readable_data_the_check_takes_noise(config, model, tmp_path, capsys):
+    moved = experiment_pb2.ExperimentOptions()
+    moved.CopyFrom(config)
+    moved.data.dataset = "folder"
+    moved.data.data_dir = str(tmp_path / "absent")
+    moved.data.folder.splits.add(name="val", images=["*.png"])
+    export.export_saved_model(moved, model, tmp_path / "model")
+    assert "of noise (" in capsys.readouterr().out
+    assert (tmp_path / "model" / "saved_model.pb").exists()
+
+
+def test_folders_in_use_are_refused_and_left_alone(config, model, exported, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="foreign"):
+            export.export_saved_model(config, model, foreign, overwrite=overwrite)
+    assert (foreign / "thesis.tex").read_text() == "years of work"
+    before = sorted(path.stat().st_mtime_ns for path in exported.rglob("*"))
+    with pytest.raises(ValueError, match="--overwrite"):
+        export.export_saved_model(config, model, exported)
+    assert sorted(path.stat().st_mtime_ns for path in exported.rglob("*")) == before
+    with pytest.raises(ValueError, match="is a file"):
+        export.export_saved_model(config, model, foreign / "thesis.tex")
+
+
+def test_overwrite_replaces_and_an_empty_folder_is_taken(config, model, exported, tmp_path):
+    target = shutil.copytree(exported, tmp_path / "model")
+    (target / "assets.extra" / "stale.txt").write_text("of the old export")
+    export.export_saved_model(config, model, target, overwrite=True, step=99)
+    assert not (target / "assets.extra" / "stale.txt").exists()
+    assert json.loads((target / "assets.extra" / "version.json").read_text())["step"] == 99
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    export.export_saved_model(config, model, empty)
+    assert (empty / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_export_that_differs_from_the_model_leaves_what_was_there(
+    config, model, exported, tmp_path, monkeypatch, old
+):
+    target = tmp_path / "model"
+    if old:
+        shutil.copytree(exported, target)
+    save = tf.saved_model.save
+
+    def save_other_weights(module, *arguments, **keywords):
+        kernel = module.weights[0]
+        value = kernel.numpy()
+        kernel.assign(-value)
+        save(module, *arguments, **keywords)
+        kernel.assign(value)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_other_weights)
+    with pytest.raises(RuntimeError, match=r"labels differ from the model's at \d+ of 1254 pixels"):
+        export.export_saved_model(config, model, target, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == (["model"] if old else [])
+    if old:
+        about = json.loads((target / "assets.extra" / "version.json").read_text())
+        assert about["step"] == 12

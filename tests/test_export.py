@@ -1,0 +1,70 @@
+"""The command line of the export, with a checkpoint of the real model."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from sp_transformer import export
+
+PLAIN_TENSORFLOW = pathlib.Path(__file__).parent / "serving" / "plain_tensorflow.py"
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    export.define_flags(values)
+    values(["export", *map(str, arguments)])
+    return values
+
+
+def test_export_of_a_checkpoint_runs_without_keras_and_labels_as_the_model_does(
+    tiny_run, tmp_path, capsys
+):
+    target = tmp_path / "exported"
+    assert export.main(parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}")) == 0
+    assert "equal the model's on every pixel" in capsys.readouterr().out
+    about = json.loads((target / "assets.extra" / "version.json").read_text())
+    assert about["step"] == 7 and about["checkpoint"] == str(tiny_run.model_dir / "ckpt-7")
+
+    generator = np.random.default_rng(0)
+    shapes = [(1, 64, 96, 3), (2, 37, 51, 3), (1, 5, 130, 3)]
+    images = {f"i{n}": generator.integers(0, 256, s, np.uint8) for n, s in enumerate(shapes)}
+    np.savez(tmp_path / "images.npz", **images)
+    arguments = [PLAIN_TENSORFLOW, target, tmp_path / "images.npz", tmp_path / "results.npz"]
+    done = subprocess.run(
+        [sys.executable, "-I", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results = np.load(tmp_path / "results.npz")
+    classes = set()
+    for key, image in images.items():
+        labels, superpixels = tiny_run.inference.labels_and_superpixels(image)
+        np.testing.assert_array_equal(results[f"{key}_labels"], labels)
+        np.testing.assert_array_equal(results[f"{key}_both"], labels)
+        np.testing.assert_array_equal(results[f"{key}_ids"], superpixels)
+        classes |= set(np.unique(labels))
+    # One class everywhere would be equal whatever the weights.
+    assert len(classes) >= 3
+
+    # Asked before the model is built, so this is cheap to find out.
+    with pytest.raises(ValueError, match="--overwrite"):
+        export.main(parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--export_dir=e"], "exactly one of --checkpoint and --model_dir .* none was given"),
+        (["--export_dir=e", "--checkpoint=c", "--model_dir=m"], "both were given"),
+        (["--model_dir=m"], "--export_dir must be given"),
+        (["--export_dir=e", "--model_dir=absent"], "config.textproto.*--config_file"),
+    ],
+)
+def test_flags_that_do_not_fit_together_are_errors(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        export.main(parse(*arguments))

@@ -1,0 +1,74 @@
+"""Which changes of the config a resumed run accepts."""
+
+import pytest
+
+from sp_transformer.training import run_directory
+
+
+def prepared(tmp_path, config, model):
+    run_directory.prepare(tmp_path, config, model, resuming=False)
+    return tmp_path
+
+
+def test_accepts_what_does_not_change_the_run(tmp_path, config, tiny):
+    model = tiny.build_model()
+    prepared(tmp_path, config, model)
+    config.training.steps = 99
+    config.training.steps_per_loop = 2
+    config.training.log_interval_steps = 50
+    config.training.save_interval_steps = 50
+    config.training.picture_interval_steps = 50
+    config.training.checkpoints_to_keep = 9
+    config.training.jit_compile = True
+    config.data.data_dir = "elsewhere"
+    config.evaluation.batch_size = 3
+    config.data.seed = 0  # Its default, spelt out.
+    run_directory.prepare(tmp_path, config, model, resuming=True)
+    assert "steps: 99" in (tmp_path / "config.textproto").read_text()
+
+
+def test_names_every_changed_field_with_both_values(tmp_path, config, tiny):
+    model = tiny.build_model()
+    prepared(tmp_path, config, model)
+    config.training.learning_rate = 0.5
+    config.training.precision = config.training.BFLOAT16
+    config.model.backbone.name = "resnet18"
+    config.data.label_map.classes.add(name="road", color="#000000")
+    before = (tmp_path / "config.textproto").read_text()
+    with pytest.raises(run_directory.RunMismatchError) as error:
+        run_directory.prepare(tmp_path, config, model, resuming=True)
+    text = str(error.value)
+    assert "training.learning_rate: 0.01 before, 0.5 now" in text
+    assert "training.precision: FLOAT32 before, BFLOAT16 now" in text
+    assert "model.backbone.name: 'resnet50' before, 'resnet18' now" in text
+    assert "data.label_map.classes[0]: (not set) before" in text
+    assert "another model_dir" in text
+    assert (tmp_path / "config.textproto").read_text() == before
+
+
+def test_a_new_run_may_replace_a_config_without_checkpoints(tmp_path, config, tiny):
+    model = tiny.build_model()
+    prepared(tmp_path, config, model)
+    config.training.learning_rate = 0.5
+    run_directory.prepare(tmp_path, config, model, resuming=False)
+    assert "learning_rate: 0.5" in (tmp_path / "config.textproto").read_text()
+
+
+def test_refuses_other_trainable_variables(tmp_path, config, tiny):
+    model = tiny.build_model()
+    prepared(tmp_path, config, model)
+    model.blocks[0].trainable = False
+    with pytest.raises(run_directory.RunMismatchError, match=r"no longer trained: blocks/0/bias"):
+        run_directory.prepare(tmp_path, config, model, resuming=True)
+
+
+def test_the_list_of_variables_does_not_depend_on_models_built_before(tmp_path, config, tiny):
+    prepared(tmp_path, config, tiny.build_model())
+    run_directory.prepare(tmp_path, config, tiny.build_model(), resuming=True)
+    text = (tmp_path / "trainable_variables.txt").read_text()
+    assert "backbone/conv/kernel [3, 3, 3, 8]\n" in text and "blocks/1/bias [8]\n" in text
+
+
+def test_a_missing_config_is_a_warning(tmp_path, config, tiny, caplog):
+    run_directory.prepare(tmp_path, config, tiny.build_model(), resuming=True)
+    assert "config.textproto is missing" in caplog.text
