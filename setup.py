@@ -88,6 +88,8 @@ setuptools.setup(
             "pytest-xdist>=3.8",
             "ruff==0.17.*",
             "scikit-learn>=1.6",
+            # The test of the wheel builds it in this environment.
+            "setuptools>=77",
         ],
     },
     cmdclass={"build_py": BuildWithProtos},

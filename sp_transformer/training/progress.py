@@ -73,12 +73,9 @@ class ProgressLine:
             self._next_refresh = now + self._REFRESH_SECONDS
         elif not (at_interval or first or self._step >= self._steps):
             return
-        images_per_second = self.images_per_second
-        left = (self._steps - self._step) * self._batch_size / max(images_per_second, 1e-9)
         line = (
             f"step {self._step}/{self._steps}  loss {loss:.4f}  lr {rates['learning_rate']:.3g} "
-            f"(backbone {rates['backbone_learning_rate']:.3g})  {images_per_second:.3g} images/s  "
-            f"{format_seconds(left)} left"
+            f"(backbone {rates['backbone_learning_rate']:.3g})  {self._speed(first)}"
         )
         if self._live:
             self._stream.write("\r" + line.ljust(self._width))
@@ -86,6 +83,15 @@ class ProgressLine:
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+    def _speed(self, first):
+        """Images per second and time left; no guess from the first call, which mostly compiles."""
+        if first and self._step < self._steps:
+            seconds = format_seconds(self._first_call[1]) if self._first_call else "0:00:00"
+            return f"first call took {seconds}, compilation included"
+        images_per_second = self.images_per_second
+        left = (self._steps - self._step) * self._batch_size / max(images_per_second, 1e-9)
+        return f"{images_per_second:.3g} images/s  {format_seconds(left)} left"
 
     def close(self):
         """Ends the live line, so that other output starts on a line of its own."""
