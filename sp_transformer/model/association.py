@@ -2,9 +2,9 @@
 
 Letters as in superpixel_grid.py, and Y, X the image; v, u the image pixels of a cell, (Y, X) = (R*v, C*u).
 
-A pixel's association with its 9 superpixels is a product of features at the features' stride, interpolated to the image.
-ALIGNED interpolates products with one and the same superpixel: each cell takes its own pixels and a ring of one pixel
-around them, so that the interpolation never leaves what the cell's 9 superpixels know. RELATIVE interpolates the
+A pixel's association with its 9 superpixels is a product of features at the features' stride, interpolated to the
+image. ALIGNED interpolates products with one and the same superpixel: each cell takes its own pixels and a ring of one
+pixel around them, so that the interpolation never leaves what the cell's 9 superpixels know. RELATIVE interpolates the
 9 channels "upper left", ..., "lower right" as they are; where two cells meet, a channel means a different superpixel on
 either side.
 """
@@ -139,7 +139,7 @@ def _relative(pixels, superpixels, grid, view):
 
 def _aligned(pixels, superpixels, grid, view):
     batch = ops.shape(pixels)[0]
-    # A pixel in the ring around a cell belongs to the next cell, and the cell's neighbours may lie two cells from there.
+    # A pixel in the ring around a cell belongs to the next cell, from where neighbours may lie two cells off.
     products = _products(pixels, _windows_of_radius_two(superpixels, grid))
     products = ops.reshape(products, [batch, grid.cells * grid.pixels_per_tile * 25])
     ring_height, ring_width = grid.cell_height + 2, grid.cell_width + 2

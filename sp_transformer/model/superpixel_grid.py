@@ -1,7 +1,7 @@
 """The superpixel grid as index tables: which cells are whose neighbours, and the layouts that follow from it.
 
-Letters: B batch; H, W pixel grid; R, C superpixel grid; h, w pixels of a cell, (H, W) = (R*h, C*w); t cells along each side
-of a tile; G = ceil(R/t)*ceil(C/t) tiles; P = t*h*t*w pixels of a tile; S = (t+2)^2 window slots of a tile: its own
+Letters: B batch; H, W pixel grid; R, C superpixel grid; h, w pixels of a cell, (H, W) = (R*h, C*w); t cells along each
+side of a tile; G = ceil(R/t)*ceil(C/t) tiles; P = t*h*t*w pixels of a tile; S = (t+2)^2 window slots of a tile: its own
 cells and one ring of neighbours; E channels.
 
 A tile of one cell (t=1) has the nine neighbours of the paper as its window. With t=2 a window of 16 serves four cells,
