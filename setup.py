@@ -33,6 +33,9 @@ class BuildWithProtos(build_py.build_py):
     """build_py that also generates protos and carries configs/ and protos/ into the package."""
 
     def run(self):
+        if not self.editable_mode:
+            # What an earlier build left would end up in the wheel, modules long deleted included.
+            shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         if self.editable_mode:
             generate_protos(ROOT)
