@@ -24,10 +24,10 @@ find_python() {
 use_environment() {
   environment="$root/.venv-$1"
   shift
-  if [ ! -x "$environment/bin/python" ]; then
+  if [ ! -x "$environment/bin/pip" ]; then
     local base
     base="$(find_python)"
-    "$base" -m venv "$environment"
+    command "$base" -m venv "$environment"
   fi
   echo "Installing into $environment (the first time downloads about 1 GB)"
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
