@@ -121,8 +121,8 @@ def _check_classes(faults, classes):
         elif names.index(entry.name) < index:
             faults.append(
                 f'{path}.name "{entry.name}" is already that of '
-                f"classes[{names.index(entry.name)}]; "
-                "names must differ (ids that mean one class are joined by id_map)"
+                f"classes[{names.index(entry.name)}]; names must differ "
+                "(ids that mean one class are joined by id_map)"
             )
         try:
             label_map.parse_color(entry.color)
@@ -153,8 +153,8 @@ def _check_id_map(faults, options):
         checks.in_range(faults, f"{path}.from", file_id, 0, _LARGEST_ID)
         if file_id in seen:
             faults.append(
-                f"{path}.from {file_id} is already mapped by id_map[{seen[file_id]}]; list each "
-                "id once"
+                f"{path}.from {file_id} is already mapped by id_map[{seen[file_id]}]; "
+                "list each id once"
             )
         seen.setdefault(file_id, index)
         if options.classes and not (
@@ -276,8 +276,8 @@ def check_files(faults, data):
         return
     if not os.path.isdir(data.data_dir):
         faults.append(
-            f'data.data_dir "{data.data_dir}" is not an existing folder; correct it or give '
-            "--data_dir"
+            f'data.data_dir "{data.data_dir}" is not an existing folder; '
+            "correct it or give --data_dir"
         )
         return
     for index, split in enumerate(data.folder.splits):

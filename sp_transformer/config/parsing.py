@@ -9,8 +9,7 @@ from sp_transformer.protos import experiment_pb2
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
 _UNKNOWN_ENUM_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')
-# Python's text_format puts "line:column : " and sometimes the whole source line in front of what
-# is wrong.
+# Python's text_format puts "line:column : " and sometimes the whole source line in front.
 _POSITION = re.compile(r"^\d+:\d+ : ('.*': )?", re.DOTALL)
 
 

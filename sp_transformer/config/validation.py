@@ -117,8 +117,8 @@ def _check_tokenizer(faults, model):
             f"{path}.superpixel_stride",
             tokenizer.superpixel_stride,
             model.hypercolumn.stride,
-            f"model.hypercolumn.stride {model.hypercolumn.stride}, as a cell holds whole pixel "
-            f"features",
+            f"model.hypercolumn.stride {model.hypercolumn.stride}, "
+            "as a cell holds whole pixel features",
         )
 
 
@@ -190,8 +190,8 @@ def _check_optimisation(faults, training):
     if training.warmup_steps > training.steps > 0:
         faults.append(
             f"training.warmup_steps {training.warmup_steps} exceeds training.steps "
-            f"{training.steps}; "
-            f"set it to at most {training.steps} (the published runs warm up for a twelfth or less)"
+            f"{training.steps}; set it to at most {training.steps} "
+            "(the published runs warm up for a twelfth or less)"
         )
     end = training.poly_end_learning_rate
     checks.not_negative(faults, "training.poly_end_learning_rate", end)

@@ -145,7 +145,7 @@ def jitter(image, seed, strength):
 
     Brightness, contrast (about the image's own mean luminance) and saturation (about each pixel's
     luminance) are factors drawn from 1 - strength to 1 + strength; hue is turned (in YIQ, about the
-    grey axis) by at most strength / 5 of half the colour circle. Unlike DeepLab2's "0.2 magnitude"
+    grey axis) by at most strength / 10 of the colour circle. Unlike DeepLab2's "0.2 magnitude"
     policy, an average draw changes nothing.
 
     Args:

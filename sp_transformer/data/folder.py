@@ -130,8 +130,8 @@ def _find(patterns, data_dir, split, kind):
     for pattern in patterns:
         if posixpath.isabs(pattern):
             raise ValueError(
-                f"glob {pattern!r} of the {kind} of split {split!r} is absolute; write it relative "
-                "to data_dir"
+                f"glob {pattern!r} of the {kind} of split {split!r} is absolute; "
+                "write it relative to data_dir"
             )
         pattern = posixpath.normpath(pattern)
         expression = _wildcards(pattern)
@@ -202,8 +202,8 @@ def _by_key(found, split, kind):
         if key in by_key:
             raise ValueError(
                 f"{by_key[key]} and {path} are both {kind} of split {split!r} whose wildcards "
-                f"match {'/'.join(key)!r}, so they cannot be told apart; put a "
-                "wildcard where they differ"
+                f"match {'/'.join(key)!r}, so they cannot be told apart; "
+                "put a wildcard where they differ"
             )
         by_key[key] = path
     return by_key

@@ -20,7 +20,9 @@ def target_size(height, width, data_options):
 
 
 def resize_image(image, size):
-    """Resizes bilinearly, with half-pixel centres and no antialiasing, as inference does.
+    """Resizes bilinearly, with half-pixel centres and no antialiasing.
+
+    Inference does the same but for the rounding to integers.
 
     Args:
       image: uint8 [Y, X, 3] (NumPy).
@@ -40,9 +42,8 @@ def resize_image(image, size):
 def nearest_indices(first, count, extent, scaled_extent):
     """Returns where nearest resizing with half-pixel centres reads `count` pixels from `first` on.
 
-    Pixel i of an axis of `scaled_extent` pixels has its centre at
-    (i + 1/2) * extent / scaled_extent of the original axis. Integer
-    arithmetic, so that no rounding error moves a label.
+    Pixel i of an axis of `scaled_extent` pixels has its centre at (i + 1/2) * extent /
+    scaled_extent of the original axis. Integer arithmetic, so that no rounding error moves a label.
 
     Args:
       first: index of the first wanted pixel in the resized axis; Python integer or scalar tensor.

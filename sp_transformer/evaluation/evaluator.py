@@ -38,8 +38,7 @@ def evaluate(
     Args:
       config: a validated ExperimentOptions.
       model: a built SPTransformer with the weights to be scored.
-      output_dir: folder for metrics.json; made if missing. An older metrics.json is replaced in one
-        move.
+      output_dir: folder for metrics.json; made if missing. An older metrics.json is replaced.
       step: training step of the weights, written down with the numbers; None if unknown.
       summary_writer: a tf.summary writer for scalars and `config.evaluation.pictures` pictures;
         None for none.
@@ -55,9 +54,8 @@ def evaluate(
       included), step, checkpoint, experiment_name, split.
 
     Raises:
-      ValueError: if the split is empty or without labels, an image and its label differ in size, a
-        label is neither a class nor the ignore label (all name the image), or every pixel is
-        ignored.
+      ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
+        image) an image and its label differ in size or a label is neither a class nor ignored.
     """
     output_dir = pathlib.Path(output_dir)
     label_map = derived.label_map(config)
@@ -67,9 +65,8 @@ def evaluate(
         raise ValueError(f"split {split!r} holds no image; nothing can be evaluated")
     if not source.has_labels:
         raise ValueError(
-            f"split {split!r} has no labels, so there is no truth to compare with; give the "
-            "split's "
-            "`labels` in data.folder, or name another eval_split"
+            f"split {split!r} has no labels, so there is no truth to compare with; "
+            "give the split's `labels` in data.folder, or name another eval_split"
         )
     options = config.evaluation
     inference = inference or inference_lib.Inference(model, config.data)
@@ -131,8 +128,7 @@ def evaluate(
 
 
 def format_table(names, confusion: metrics.ConfusionMatrix, num_images: int) -> str:
-    """A table for people: class, IoU in percent, share of the counted pixels; the means below
-    it."""
+    """A table for people: class, IoU in percent, share of the counted pixels; below it, means."""
     width = max(len("pixel accuracy"), *(len(name) for name in names))
     rows = [f"{'class':<{width}}  {'IoU %':>6}  {'pixels %':>8}"]
     for name, iou, share in zip(
@@ -163,8 +159,7 @@ def write_json(path, contents: dict) -> None:
 
 
 def _with_plain_errors(dataset):
-    """The batches of a dataset; what its Python reader raised becomes a ValueError with that text
-    again.
+    """The batches of a dataset; what its Python reader raises becomes a ValueError of that text.
 
     tf.data turns it into an OpError, whose text buries the name of the faulty file in a traceback.
     """
@@ -195,8 +190,7 @@ def _write_scalars(summary_writer, results: dict, step: int) -> None:
 
 
 def _write_pictures(inference, batch: dict, names: list[str], label_map) -> None:
-    """Image, truth, prediction and superpixels side by side, one summary an image: sizes may
-    differ."""
+    """Image, truth, prediction and superpixels side by side; a summary an image: sizes differ."""
     images = batch["image"][: len(names)]
     predictions, superpixels = inference.labels_and_superpixels(images)
     for name, image, label, prediction, ids in zip(

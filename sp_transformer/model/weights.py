@@ -1,5 +1,4 @@
-"""Weights from checkpoints: which checkpoints there are, whether they fit a model, and reading
-them.
+"""Weights from checkpoints: finding them, checking that they fit a model, and reading them.
 
 A checkpoint is found by its index file, which TensorFlow writes last; the state file `checkpoint`
 beside it is not relied on, as a kill can leave it empty.
@@ -26,8 +25,7 @@ class CheckpointError(ValueError):
 
 
 def list_checkpoints(model_dir):
-    """Prefixes `model_dir/ckpt-STEP` of the checkpoints there, oldest first, as pairs (step,
-    prefix)."""
+    """Pairs (step, prefix `model_dir/ckpt-STEP`) of the checkpoints there, oldest first."""
     if not tf.io.gfile.isdir(model_dir):
         return []
     matches = (_INDEX_FILE.fullmatch(name) for name in tf.io.gfile.listdir(model_dir))
@@ -68,8 +66,7 @@ def restore_latest(model_dir, restore):
     if faults:
         raise CheckpointError(
             f"none of the checkpoints in {model_dir} can be read; restore the files from a copy, "
-            "or use another model_dir "
-            "to start afresh:\n  " + "\n  ".join(faults)
+            "or use another model_dir to start afresh:\n  " + "\n  ".join(faults)
         )
     return None
 
@@ -100,18 +97,16 @@ def restore_model(model, path):
     if tf.io.gfile.isdir(path):
         if restore_latest(path, restore) is None:
             raise CheckpointError(
-                f"there is no checkpoint in {path}: no file ckpt-STEP.index; give the model_dir of "
-                "a training run that "
-                "has saved at least once"
+                f"there is no checkpoint in {path}: no file ckpt-STEP.index; "
+                "give the model_dir of a training run that has saved at least once"
             )
         return int(step.numpy())
     # People complete the file name in their shell; they mean the checkpoint it belongs to.
     prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
     if not tf.io.gfile.exists(prefix + ".index"):
         raise CheckpointError(
-            f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; give a "
-            "model_dir, or a "
-            "checkpoint as model_dir/ckpt-STEP"
+            f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; "
+            "give a model_dir, or a checkpoint as model_dir/ckpt-STEP"
         )
     try:
         restore(prefix)
@@ -119,15 +114,14 @@ def restore_model(model, path):
         raise
     except TORN_ERRORS as error:
         raise CheckpointError(
-            f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; take an "
-            "earlier one"
+            f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; "
+            "take an earlier one"
         ) from error
     return int(step.numpy())
 
 
 def check_fits(model, prefix):
-    """Raises CheckpointError unless the checkpoint's model has the same variables as `model`, shape
-    by shape.
+    """Raises CheckpointError unless the checkpoint's variables and shapes are those of `model`.
 
     TensorFlow's own checks pass where only a part of the checkpoint is used, and name shapes only
     one at a time.
@@ -211,8 +205,7 @@ def named_variables(model):
 
 
 def _children(node):
-    """Pairs of name and value of what `node` holds that may lead to variables, public attributes
-    first."""
+    """Pairs (name, value) of what `node` holds that may lead to variables, public ones first."""
     if isinstance(node, dict):
         items = [(str(key), value) for key, value in node.items()]
     elif isinstance(node, list | tuple):

@@ -1,5 +1,4 @@
-"""Writes a model as a TensorFlow SavedModel that plain TensorFlow runs, without Keras or this
-package.
+"""Writes a model as a SavedModel that plain TensorFlow runs, without Keras or this package.
 
 Shapes: B images; Y, X their height and width in pixels, any.
 """
@@ -81,8 +80,8 @@ def export_saved_model(
 
     Raises:
       ValueError: if `export_dir` is in use.
-      RuntimeError: if the saved model labels a pixel otherwise than the model; nothing is left
-        behind.
+      RuntimeError: if the saved model labels a pixel otherwise than the model. Nothing is left
+        behind then.
     """
     export_dir = pathlib.Path(export_dir).absolute()
     check_export_dir(export_dir, overwrite)
@@ -124,14 +123,12 @@ def check_export_dir(export_dir, overwrite: bool) -> None:
     if not (export_dir / "saved_model.pb").exists():
         raise ValueError(
             f"export_dir {str(export_dir)!r} holds files that are no SavedModel, so it is not "
-            "replaced, with or "
-            "without --overwrite; name a new folder"
+            "replaced, with or without --overwrite; name a new folder"
         )
     if not overwrite:
         raise ValueError(
-            f"export_dir {str(export_dir)!r} already holds a SavedModel; name a new folder, or "
-            "replace it with "
-            "--overwrite"
+            f"export_dir {str(export_dir)!r} already holds a SavedModel; "
+            "name a new folder, or replace it with --overwrite"
         )
 
 
@@ -199,9 +196,8 @@ def _verify(config, inference, folder: pathlib.Path) -> str:
             if different:
                 raise RuntimeError(
                     f"the saved model's {name} differ from the model's at {different} of "
-                    f"{saved.numpy().size} "
-                    f"pixels of image {number} ({image.shape[0]}x{image.shape[1]}, {origin}); "
-                    "nothing was exported"
+                    f"{saved.numpy().size} pixels of image {number} "
+                    f"({image.shape[0]}x{image.shape[1]}, {origin}); nothing was exported"
                 )
     sizes = ", ".join(f"{image.shape[0]}x{image.shape[1]}" for image in images)
     return (

@@ -130,8 +130,7 @@ def plan_outputs(
         if target in taken:
             raise ValueError(
                 f"the results of {str(path)!r} and {str(taken[target])!r} would have the same "
-                "name; "
-                "predict them into different output folders"
+                "name; predict them into different output folders"
             )
         taken[target] = path
         targets.append((path, target))
@@ -140,8 +139,8 @@ def plan_outputs(
         for output in output_paths(target):
             if output.resolve() in resolved:
                 raise ValueError(
-                    f"the result {str(output)!r} of {str(path)!r} would overwrite an input; name "
-                    "another output_dir"
+                    f"the result {str(output)!r} of {str(path)!r} would overwrite an input; "
+                    "name another output_dir"
                 )
     return targets
 
@@ -164,8 +163,7 @@ def read_label_map(saved_model_dir) -> label_maps.LabelMap:
     if not (path.parents[1] / "saved_model.pb").exists():
         raise ValueError(
             f"model {str(saved_model_dir)!r} is not a SavedModel: it has no file saved_model.pb; "
-            "name the folder that "
-            "sp_transformer.export wrote"
+            "name the folder that sp_transformer.export wrote"
         )
     try:
         contents = json.loads(path.read_text())
@@ -178,9 +176,8 @@ def read_label_map(saved_model_dir) -> label_maps.LabelMap:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"class names and colours cannot be read from {str(path)!r} ({type(error).__name__}: "
-            f"{error}); "
-            "export the model again with sp_transformer.export"
+            f"class names and colours cannot be read from {str(path)!r} "
+            f"({type(error).__name__}: {error}); export the model again with sp_transformer.export"
         ) from error
 
 
@@ -218,8 +215,7 @@ def _find_images(entry: str, output_dir: pathlib.Path) -> tuple[pathlib.Path, li
     if results == root.resolve():
         raise ValueError(
             f"output_dir {str(output_dir)!r} is the folder of the input {entry!r}, where results "
-            "would be taken for "
-            "images next time; name another output_dir"
+            "would be taken for images next time; name another output_dir"
         )
     if results.is_relative_to(root.resolve()):
         # What an earlier run wrote into a subfolder of the input is not to be predicted.
@@ -242,8 +238,7 @@ def _write_outputs(target, image, labels, superpixels, label_map) -> None:
       label_map: the LabelMap.
     """
     labels_path, overlay_path, superpixels_path = output_paths(target)
-    # By the number of classes and not by the ids seen, so that all files of a model are of one
-    # type.
+    # By the number of classes, not by the ids seen: all files of a model are of one type.
     narrow = len(label_map.names) <= 255
     image_io.write_png(labels_path, labels.astype(np.uint8 if narrow else np.uint16))
     overlay = drawing.blend(image, drawing.colorize(labels, label_map), _OVERLAY_ALPHA)

@@ -63,20 +63,17 @@ class TrainingCheckpoints:
         except AssertionError as error:
             raise weights.CheckpointError(
                 f"checkpoint {prefix} lacks a part of the training state, so that the run cannot "
-                "go on from it; use another "
-                f"model_dir: {error}"
+                f"go on from it; use another model_dir: {error}"
             ) from error
 
     def _start_manager(self, restored):
-        """Makes the manager know the checkpoints up to `restored`, whatever state the file
-        `checkpoint` is in."""
+        """Makes the manager know the checkpoints up to `restored`, whatever `checkpoint` holds."""
         known = [prefix for _, prefix in weights.list_checkpoints(self._model_dir)]
         known = known[: known.index(restored) + 1] if restored else []
         state_file = os.path.join(self._model_dir, "checkpoint")
         if known:
             names = [os.path.basename(prefix) for prefix in known]
-            # A text-format tensorflow.CheckpointState; the newest one is named once more, at the
-            # top.
+            # A text-format tensorflow.CheckpointState; the newest one is also named at the top.
             lines = [f'model_checkpoint_path: "{names[-1]}"']
             lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
             # Without its time the manager forgets a checkpoint, and never deletes it.

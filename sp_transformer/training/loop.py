@@ -34,9 +34,8 @@ class NonFiniteLossError(ArithmeticError):
     def __init__(self, step, loss, gradient_norm, checkpoint):
         super().__init__(
             f"step {step} has loss {loss} and gradient norm {gradient_norm}; the run was stopped "
-            "without saving. The last "
-            f"good checkpoint is {checkpoint or 'none: no step was saved yet'}. Lower "
-            "training.learning_rate, set "
+            "without saving. The last good checkpoint is "
+            f"{checkpoint or 'none: no step was saved yet'}. Lower training.learning_rate, set "
             "training.gradient_clip_norm, or look for faulty images and labels"
         )
         self.step = step
@@ -67,8 +66,7 @@ def train(config, model_dir, strategy=None, after_save=None):
     Args:
       config: a validated ExperimentOptions.
       model_dir: directory of the run.
-      strategy: `tf.distribute.Strategy`; default: the current one, which is a single device outside
-        any scope.
+      strategy: `tf.distribute.Strategy`; default: the current one, outside any scope one device.
       after_save: called as after_save(step, model) after every checkpoint.
 
     Returns:
@@ -99,8 +97,8 @@ class TrainingRun:
       config: a validated ExperimentOptions.
       model_dir: directory of the run.
       build_model: function of the config that gives a built model.
-      make_dataset: function of (first_step, input_context) that gives the endless batches from that
-        step on.
+      make_dataset: function of (first_step, input_context) that gives the endless batches from
+        first_step on.
       strategy: `tf.distribute.Strategy`; default: the current one.
     """
 
@@ -176,8 +174,11 @@ class TrainingRun:
         )
 
     def _advance(self, iterator, line):
-        """Runs one loop of steps and reports; returns the mean loss since the last log interval's
-        end."""
+        """Runs one loop of steps and reports.
+
+        Returns:
+          The mean loss since the last log interval's end.
+        """
         options = self._options
         # Loops end at multiples of steps_per_loop, wherever the run was resumed.
         count = min(
@@ -226,8 +227,7 @@ class TrainingRun:
 
     def _draw(self):
         if self._picture_batch is None:
-            # The first batch of the run, the same at every interval, so that progress can be seen
-            # on it.
+            # The run's first batch at every interval, so that progress can be seen on it.
             self._picture_batch = next(iter(self._make_dataset(0).take(1)))
         self._summaries.pictures(self.step, self._picture_batch)
 
@@ -240,14 +240,14 @@ class TrainingRun:
 def _print_summary(summary, steps, stream):
     if math.isnan(summary.loss):
         stream.write(
-            f"nothing to do: the run is at step {summary.steps} of {steps}; raise training.steps "
-            "to go on\n"
+            f"nothing to do: the run is at step {summary.steps} of {steps}; "
+            "raise training.steps to go on\n"
         )
         return
     stream.write(
-        f"trained to step {summary.steps} in {progress.format_seconds(summary.seconds)}: loss "
-        f"{summary.loss:.4f}, "
-        f"{summary.images_per_second:.3g} images/s, checkpoint {summary.checkpoint}\n"
+        f"trained to step {summary.steps} in {progress.format_seconds(summary.seconds)}: "
+        f"loss {summary.loss:.4f}, {summary.images_per_second:.3g} images/s, "
+        f"checkpoint {summary.checkpoint}\n"
     )
 
 

@@ -1,5 +1,4 @@
-"""The training loss: softmax cross-entropy over the hardest pixels of each image (paper, section
-IV-A).
+"""The training loss: cross-entropy over the hardest pixels of each image (paper, section IV-A).
 
 Shapes: B batch; Y,X image height and width; K classes.
 """
@@ -33,16 +32,14 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction):
     if height is None or width is None:
         raise ValueError(
             "the loss needs a static image size to choose k pixels of, but the logits are "
-            f"{logits.shape}; "
-            "give the data pipeline a fixed crop size"
+            f"{logits.shape}; give the data pipeline a fixed crop size"
         )
     pixels = height * width
     k = max(1, round(fraction * pixels))
 
     labels = tf.cast(labels, tf.int32)
     valid = tf.not_equal(labels, ignore_label)
-    # An ignored id is no class: as an index it is an error on CPUs and NaN on GPUs, so it is
-    # replaced before it is used.
+    # An ignored id is no class: as an index it is an error on CPUs and NaN on GPUs.
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.where(valid, labels, 0), logits=tf.cast(logits, tf.float32)
     )

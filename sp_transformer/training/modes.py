@@ -30,8 +30,7 @@ def run(mode, config, model_dir):
 
 
 class Evaluation:
-    """Evaluates a model as it is after `step`, into model_dir/eval; called as after_save of the
-    training loop."""
+    """Evaluates a model as it is after `step`, into model_dir/eval: an `after_save` of the loop."""
 
     def __init__(self, config, model_dir):
         self._config = config
@@ -55,7 +54,6 @@ class Evaluation:
         self._writer.flush()
         print(
             f"evaluated step {step}: mIoU {metrics['miou']:.4f} on {metrics['num_images']} images, "
-            "see "
-            f"{os.path.join(self._output_dir, 'metrics.json')}",
+            f"see {os.path.join(self._output_dir, 'metrics.json')}",
             flush=True,
         )

@@ -26,8 +26,7 @@ class _Rule:
 
 
 class BackboneAdamW(keras.optimizers.AdamW):
-    """AdamW whose learning rate, and so whose weight decay, is scaled for the variables of the
-    backbone.
+    """AdamW whose learning rate, and so whose weight decay, is scaled for the backbone.
 
     Scaling gradients instead would do nothing: Adam divides the scale out again.
 
@@ -73,8 +72,7 @@ class BackboneAdamW(keras.optimizers.AdamW):
         return self._var_key(variable) in self._backbone_keys
 
     def _apply_weight_decay(self, variables):
-        """Nothing: `update_step` decays, since only there a variable's own learning rate is
-        known."""
+        """Nothing: `update_step` decays, as only it knows a variable's own learning rate."""
 
     def update_step(self, gradient, variable, learning_rate):
         """Decays `variable`, then takes Adam's step, both with the variable's own learning rate."""
@@ -85,8 +83,7 @@ class BackboneAdamW(keras.optimizers.AdamW):
         super().update_step(gradient, variable, learning_rate)
 
     def learning_rates(self, step):
-        """The rates of the update that takes the run from `step` to step + 1, as a dict of
-        floats."""
+        """Dict of the rates (floats) of the update that takes the run from `step` to step + 1."""
         rate = float(self._learning_rate(step))
         return {
             "learning_rate": rate,

@@ -1,5 +1,4 @@
-"""How a run tells where it is: one line for people, and a file of one JSON object a log interval
-for programs."""
+"""How a run tells where it is: one line for people, and a file of JSON lines for programs."""
 
 import json
 import os
@@ -30,8 +29,8 @@ class ProgressLine:
         self._live = stream.isatty()
         self._width = 0
         self._next_refresh = 0.0
-        # Steps and seconds spent in them, of this session; the first call apart, which traces and
-        # compiles.
+        # Steps of this session and seconds spent in them. The first call, which traces and
+        # compiles, is kept apart.
         self._first_call = None
         self._step = first_step
         self._seconds = 0.0
@@ -46,8 +45,10 @@ class ProgressLine:
 
     @property
     def images_per_second(self):
-        """Training speed of this session, without saving, evaluation and (after the first call)
-        compilation."""
+        """Training speed of this session, without saving and evaluation.
+
+        From the second call on without the first one, which compiles.
+        """
         if self._first_call is None:
             return 0.0
         first_steps, first_seconds = self._first_call
@@ -62,8 +63,8 @@ class ProgressLine:
         Args:
           loss: loss to show.
           rates: dict with "learning_rate" and "backbone_learning_rate".
-          at_interval: whether a log interval ends here, so that a line is due where lines cannot be
-            rewritten.
+          at_interval: whether a log interval ends here; where lines cannot be rewritten, one is
+            due then.
         """
         first = self._step - self._first_step == (self._first_call or (0,))[0]
         now = self._clock()

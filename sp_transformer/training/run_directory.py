@@ -38,8 +38,7 @@ class RunMismatchError(ValueError):
 
 
 def prepare(model_dir, config, model, resuming):
-    """Checks the config and the trainable variables against those of the run being resumed, then
-    writes them down.
+    """Checks config and trainable variables against those of the run being resumed; writes them.
 
     Args:
       model_dir: directory of the run; created if need be.
@@ -120,8 +119,8 @@ def _check_config(config_file, config):
         )
     if before.training.steps != config.training.steps:
         logging.warning(
-            "training.steps was %d and is %d now: the learning rate decays over the new number of "
-            "steps from here on",
+            "training.steps was %d and is %d now: "
+            "the learning rate decays over the new number of steps from here on",
             before.training.steps,
             config.training.steps,
         )
@@ -142,8 +141,8 @@ def _check_variables(variables_file, variables):
     changes = [f"  no longer trained: {name}" for name in gone[:5]]
     changes += [f"  newly trained: {name}" for name in new[:5]]
     raise RunMismatchError(
-        f"the run in {os.path.dirname(variables_file)} trains other variables ({len(before)} "
-        "before, "
-        f"{len(variables)} now):\n" + "\n".join(changes or ["  the same, in another order"]) + "\n"
-        "go on with the model before, or give another model_dir to start a new run"
+        f"the run in {os.path.dirname(variables_file)} trains other variables "
+        f"({len(before)} before, {len(variables)} now):\n"
+        + "\n".join(changes or ["  the same, in another order"])
+        + "\ngo on with the model before, or give another model_dir to start a new run"
     )

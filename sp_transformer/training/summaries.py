@@ -36,8 +36,7 @@ class TrainSummaries:
         self._writer.flush()
 
     def pictures(self, step, batch):
-        """Writes rows of image, label, prediction and superpixel outlines for the first images of
-        `batch`.
+        """Writes rows of image, label, prediction and superpixels for the first images of `batch`.
 
         Args:
           step: step of the weights.

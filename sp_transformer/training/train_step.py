@@ -19,8 +19,8 @@ class TrainLoop:
       strategy: the `tf.distribute.Strategy` that model and optimizer were built under.
 
     Raises:
-      ValueError: if the strategy cannot split the batch or cannot be compiled, or is not the
-        optimizer's.
+      ValueError: if the strategy cannot split the batch, cannot be compiled, or is not the one that
+        the optimizer was created in.
     """
 
     def __init__(self, model, optimizer, options, ignore_label, strategy):
@@ -28,16 +28,14 @@ class TrainLoop:
         if options.batch_size % replicas:
             raise ValueError(
                 f"training.batch_size {options.batch_size} does not divide by the {replicas} "
-                "replicas; "
-                f"the nearest that do are {options.batch_size // replicas * replicas} and "
+                f"replicas; the nearest that do are {options.batch_size // replicas * replicas} and "
                 f"{(options.batch_size // replicas + 1) * replicas}"
             )
         compiled_anyway = isinstance(strategy, tf.distribute.TPUStrategy)
         if options.jit_compile and replicas > 1 and not compiled_anyway:
             raise ValueError(
                 f"training.jit_compile works on one device, and this strategy has {replicas} "
-                "replicas; "
-                "set training.jit_compile to false"
+                "replicas; set training.jit_compile to false"
             )
         if optimizer._distribution_strategy is not strategy:
             # Silent otherwise: every replica would go its own way.
