@@ -9,6 +9,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment quickstart "$root" "scikit-learn>=1.6"
 
 runs="${SP_TRANSFORMER_RUNS:-$root/runs}"
+mkdir -p "$runs"
+runs="$(cd "$runs" && pwd)"
 number=1
 while [ -e "$runs/quickstart-$number/finished" ]; do number=$((number + 1)); done
 run="$runs/quickstart-$number"

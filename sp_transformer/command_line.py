@@ -65,7 +65,7 @@ def define_config_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "override",
         [],
-        "Textproto merged over the config, such as 'training { steps: 100 }'. May be repeated; "
+        "Textproto merged over the config, such as 'training { batch_size: 8 }'. May be repeated; "
         "later ones win.",
         flag_values=values,
     )
@@ -112,9 +112,12 @@ def weights_path(values: flags.FlagValues) -> str:
     return values.checkpoint or values.model_dir
 
 
-def load_config(values: flags.FlagValues):
-    """The config of --config_file, or else the one beside the weights, with --override and
-    --data_dir.
+def load_config(values: flags.FlagValues, check_data=()):
+    """The config of --config_file, or else the one beside the weights, with --override and --data_dir.
+
+    Args:
+      values: the parsed flags.
+      check_data: fields that name the splits whose data must be there, as in sp_transformer.config.load_config.
 
     Raises:
       UsageError: if there is none.
@@ -131,7 +134,7 @@ def load_config(values: flags.FlagValues):
                 f"there is no {path}, so --config_file must name the config that the weights were "
                 "trained with"
             )
-    return load(path, overrides=values.override, data_dir=values.data_dir)
+    return load(path, values.override, values.data_dir, check_data)
 
 
 def restore(model, path: str) -> tuple[int, str]:
@@ -145,7 +148,7 @@ def restore(model, path: str) -> tuple[int, str]:
     step = weights.restore_model(model, path)
     if pathlib.Path(path).is_dir():
         return step, weights.checkpoint_prefix(path, step)
-    return step, path.removesuffix(".index")
+    return step, weights.prefix_of(path)
 
 
 def _program() -> str:

@@ -32,7 +32,7 @@ def main(values: flags.FlagValues) -> int:
     """Evaluates as the flags say; returns the exit code."""
     command_line.require(values, "output_dir")
     path = command_line.weights_path(values)
-    config = command_line.load_config(values)
+    config = command_line.load_config(values, check_data=("eval_split",))
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     import tensorflow as tf
 

@@ -13,6 +13,12 @@ from absl import flags
 from sp_transformer import command_line
 
 _FAILED_RUN = 1
+_INTERRUPTED = 130
+_SPLITS_READ = {
+    "train": ("train_split",),
+    "eval": ("eval_split",),
+    "train_and_eval": ("train_split", "eval_split"),
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -28,7 +34,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "train_and_eval"],
+        list(_SPLITS_READ),
         "What to do: train; score the newest checkpoint, into model_dir/eval/metrics.json; or "
         "train and score every save.",
         flag_values=values,
@@ -56,9 +62,8 @@ def main(values: flags.FlagValues) -> int:
         raise command_line.UsageError(
             "--config_file must be given: there is no run in a model_dir to take the config of"
         )
-    config = load_config(
-        config_file, values.override, values.data_dir, check_data=not values.dry_run
-    )
+    splits = () if values.dry_run else _SPLITS_READ[values.mode]
+    config = load_config(config_file, values.override, values.data_dir, check_data=splits)
 
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -75,6 +80,12 @@ def main(values: flags.FlagValues) -> int:
     except loop.NonFiniteLossError as error:
         print(f"train: {error}", file=sys.stderr)
         return _FAILED_RUN
+    except KeyboardInterrupt:
+        print(
+            "\ntrain: interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return _INTERRUPTED
     return 0
 
 

@@ -66,7 +66,6 @@ def test_faults_are_plain_text_and_exit_with_2(config_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_trains_evaluates_and_resumes(config_file, tmp_path):
     model_dir = tmp_path / "run"
     result = run_train(

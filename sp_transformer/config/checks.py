@@ -21,6 +21,11 @@ def positive(faults, path, value, hint=""):
         faults.append(f"{path} {number(value)} is not {limit}; set it to a positive number{mend}")
 
 
+def at_least(faults, path, value, limit):
+    if value < limit:
+        faults.append(f"{path} {number(value)} is below {limit}; set it to {limit} or more")
+
+
 def not_negative(faults, path, value, zero_means=""):
     if not (value >= 0 and math.isfinite(value)):
         limit = "is below 0" if math.isfinite(value) else "is not finite"

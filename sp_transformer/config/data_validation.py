@@ -10,6 +10,10 @@ from sp_transformer.config.suggestions import unknown_name
 _LARGEST_ID = 65535
 
 
+# Fields of DataOptions that name a split.
+SPLIT_FIELDS = ("train_split", "eval_split")
+
+
 def check_data_options(faults, config):
     """All rules that can be judged without looking at files."""
     data = config.data
@@ -173,8 +177,11 @@ def _check_id_map(faults, options):
 
 def _check_synthetic_streets(faults, data):
     options, path = data.synthetic_streets, "data.synthetic_streets"
-    for field in ("height", "width", "train_images", "val_images"):
+    for field in ("train_images", "val_images"):
         checks.positive(faults, f"{path}.{field}", getattr(options, field))
+    for field in ("height", "width"):
+        checks.at_least(faults, f"{path}.{field}", getattr(options, field), 32)
+    checks.not_negative(faults, f"{path}.seed", options.seed)
     if data.dataset != "synthetic_streets":
         return
     drawn, mend = (
@@ -261,8 +268,8 @@ def _check_scale_step(faults, low, high, step):
         )
 
 
-def check_files(faults, data):
-    """The folder of the data, and at least one file for every glob of the splits in use.
+def check_files(faults, data, split_fields):
+    """The folder of the data, and at least one file for every list of globs of the splits in use.
 
     Paths with a scheme ("gs://...") are not looked at: listing them needs TensorFlow.
     """
@@ -281,7 +288,7 @@ def check_files(faults, data):
         )
         return
     for index, split in enumerate(data.folder.splits):
-        if split.name in (data.train_split, data.eval_split):
+        if split.name in [getattr(data, field) for field in split_fields]:
             path = f"data.folder.splits[{index}]"
             _check_globs_match(faults, f"{path}.images", split.images, data.data_dir)
             _check_globs_match(faults, f"{path}.labels", split.labels, data.data_dir)

@@ -30,11 +30,6 @@ def data_label_map(data_options) -> label_maps.LabelMap:
     )
 
 
-def class_names(config) -> tuple[str, ...]:
-    """Class names in the order of their train ids."""
-    return label_map(config).names
-
-
 def num_classes(config) -> int:
     """Number of classes that the model predicts."""
     return config.model.num_classes or label_map(config).num_classes

@@ -14,23 +14,27 @@ _BUNDLED_ROOTS = (_PACKAGE.parent / "configs", _PACKAGE / "configs")
 
 
 def load_config(
-    path, overrides: Sequence[str] = (), data_dir: str | None = None, check_data: bool = False
+    path,
+    overrides: Sequence[str] = (),
+    data_dir: str | None = None,
+    check_data: bool | Sequence[str] = False,
 ) -> experiment_pb2.ExperimentOptions:
     """Reads, merges and validates an experiment.
 
     Args:
       path: a textproto file, or one that comes with the package, for example
         "configs/cityscapes/resnet50.textproto".
-      overrides: textproto snippets such as 'training { steps: 100 }', applied last and in order.
+      overrides: textproto snippets such as 'training { batch_size: 8 }', applied last and in order.
       data_dir: if given, replaces `data.data_dir`.
-      check_data: also require that the data the config names are there.
+      check_data: also require that the data are there: of the splits that these fields name, such as ("eval_split",),
+        or of both for True.
 
     Returns:
       The merged message; `base_config` is cleared and `experiment_name` set.
 
     Raises:
-      ConfigError: with every fault that could be found. Texts that do not parse are all reported,
-        each with its first error; values are judged once everything parses.
+      ConfigError: with every fault that could be found: all unknown fields, and all values out of bounds. A text with
+        an error of another kind is reported up to there, and values are then not judged.
     """
     if isinstance(overrides, str):
         # A string is a sequence too, and would be parsed letter by letter.
@@ -42,15 +46,18 @@ def load_config(
         config = _read(file, [], faults)
     for number, text in enumerate(overrides, 1):
         merge(_parse_override(text, f"override {number}", faults), config)
-    if faults:
+    if not all(map(parsing.is_unknown_field, faults)):
         raise ConfigError(faults)
     if data_dir:
         config.data.data_dir = str(data_dir)
-    if not config.experiment_name:
+    if file is not None and not config.experiment_name:
         config.experiment_name = f"{file.resolve().parent.name}/{file.stem}"
-    faults = validation.find_faults(config, check_data)
+    value_faults = validation.find_faults(config, check_data)
     if faults:
-        raise ConfigError(faults)
+        # A field that is not set may be one of the misspelt.
+        value_faults = [fault for fault in value_faults if " is not set" not in fault]
+    if faults or value_faults:
+        raise ConfigError(faults + value_faults)
     return config
 
 

@@ -9,30 +9,70 @@ from sp_transformer.protos import experiment_pb2
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
 _UNKNOWN_ENUM_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')
+_NAME = re.compile(r"\w*")
+_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
+_TOKEN = re.compile(
+    r"""[{}\[\]<>]|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[^\s{}\[\]<>"'#]+|.""", re.DOTALL
+)
 # Python's text_format puts "line:column : " and sometimes the whole source line in front.
 _POSITION = re.compile(r"^\d+:\d+ : ('.*': )?", re.DOTALL)
 
 
 def parse(text: str, origin: str) -> tuple[experiment_pb2.ExperimentOptions, list[str]]:
-    """Parses an experiment's textproto up to its first error.
+    """Parses an experiment's textproto, past unknown fields, up to the first error of another kind.
 
     Args:
       text: the textproto.
       origin: what to call it in errors: the file's path, or e.g. "override 1".
 
     Returns:
-      The message, which holds what stands before the error if there is one, and a list of at most
-      one fault, "origin:line:column: ...".
+      The message, which holds what could be read, and a list of faults, "origin:line:column: ...".
     """
-    message = experiment_pb2.ExperimentOptions()
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        line, column = error.GetLine() or 1, error.GetColumn() or 1
-        # The line itself tells which of several overrides, or of many like fields, is meant.
-        text_of_line = (text.splitlines() or [""])[line - 1].strip()
-        return message, [f"{origin}:{line}:{column}: {_explain(str(error))}, in '{text_of_line}'"]
-    return message, []
+    lines, faults = text.splitlines() or [""], []
+    while True:
+        message = experiment_pb2.ExperimentOptions()
+        try:
+            text_format.Parse(text, message)
+        except text_format.ParseError as error:
+            line, column = error.GetLine() or 1, error.GetColumn() or 1
+            # The line itself tells which of several overrides, or of many like fields, is meant.
+            shown = lines[line - 1].strip()
+            faults.append(f"{origin}:{line}:{column}: {_explain(str(error))}, in '{shown}'")
+            if not _UNKNOWN_FIELD.search(str(error)):
+                return message, faults
+            start = sum(len(row) + 1 for row in lines[: line - 1]) + column - 1
+            # Blanked and not cut out: what follows keeps its line and column.
+            end = _end_of_field(text, start)
+            text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+        else:
+            return message, faults
+
+
+def is_unknown_field(fault: str) -> bool:
+    """Whether a fault leaves everything else readable."""
+    return ' has no field "' in fault
+
+
+def _end_of_field(text: str, start: int) -> int:
+    """Where the field ends whose name starts at `start`: behind its value, be it a scalar, list or message."""
+    position = _SPACE.match(text, _NAME.match(text, start).end()).end()
+    if text[position : position + 1] == ":":
+        position = _SPACE.match(text, position + 1).end()
+    depth = 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        symbol = token[0]
+        if symbol in "{[<":
+            depth += 1
+        elif symbol in "}]>":
+            if depth == 0:
+                return position
+            depth -= 1
+        position = _SPACE.match(text, token.end()).end()
+        # Adjacent strings are one value.
+        if depth == 0 and not (symbol[0] in "\"'" and text[position : position + 1] in ("'", '"')):
+            return token.end()
+    return len(text)
 
 
 def _explain(error: str) -> str:

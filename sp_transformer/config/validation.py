@@ -7,12 +7,13 @@ is imported.
 from sp_transformer.config import checks, data_validation, label_map, registries
 
 
-def find_faults(config, check_data: bool = False) -> list[str]:
+def find_faults(config, check_data=False) -> list[str]:
     """Everything that is wrong with a merged experiment, each as "field value limit; mend".
 
     Args:
       config: ExperimentOptions.
-      check_data: also look for the data's files.
+      check_data: also look for the data's files: of the splits that these fields of DataOptions name, or of
+        all in use for True.
     """
     faults = []
     _check_backbone(faults, config.model.backbone)
@@ -28,8 +29,9 @@ def find_faults(config, check_data: bool = False) -> list[str]:
     _check_loss(faults, config)
     _check_intervals(faults, config.training)
     _check_evaluation(faults, config.evaluation)
-    if check_data and not faults:
-        data_validation.check_files(faults, config.data)
+    if check_data:
+        fields = data_validation.SPLIT_FIELDS if check_data is True else tuple(check_data)
+        data_validation.check_files(faults, config.data, fields)
     return faults
 
 

@@ -14,6 +14,7 @@ import collections
 import concurrent.futures
 import itertools
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,9 @@ from sp_transformer.data import augmentation, resize
 
 # Told apart so that the order and the augmentation of one number never share random bits.
 _ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
+
+# What tf.data makes of an exception in Python code.
+SOURCE_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 
 # A batch of full-size Cityscapes crops is 0.8 GB; more than two ahead buys memory, not speed.
 _PREFETCHED_BATCHES = 2
@@ -125,6 +129,38 @@ def eval_dataset(config, source, batch_size, max_images=0):
         "index": tf.TensorSpec([None], tf.int64),
     }
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(1)
+
+
+def plain_error(error):
+    """What a source raised inside tf.data, as a ValueError with its own text again.
+
+    tf.data turns it into an OpError whose text buries the name of the faulty file in a traceback.
+
+    Args:
+      error: a tf.errors.OpError.
+
+    Returns:
+      The ValueError, or None if it was no source that failed.
+    """
+    text = (error.message or str(error)).partition("\nTraceback")[0]
+    match = re.search(r"\b(?:ValueError|OSError): (.*)", text, re.DOTALL)
+    return ValueError(match[1]) if match else None
+
+
+def with_plain_errors(dataset):
+    """Yields the batches of a dataset, with `plain_error` for what its source raises."""
+    batches = iter(dataset)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except SOURCE_ERRORS as error:
+            plain = plain_error(error)
+            if plain is None:
+                raise
+            raise plain from error
+        yield batch
 
 
 def shuffled_index(number, num_images, seed):

@@ -6,7 +6,6 @@ Shapes: b images of one batch; Y, X an image's own height and width; K classes.
 import json
 import os
 import pathlib
-import re
 import time
 
 import numpy as np
@@ -75,7 +74,7 @@ def evaluate(
     num_images = 0
     start = last_line = time.monotonic()
     dataset = pipeline.eval_dataset(config, source, options.batch_size, options.max_images)
-    for batch in _with_plain_errors(dataset):
+    for batch in pipeline.with_plain_errors(dataset):
         names = [source.name(int(index)) for index in batch["index"].numpy()]
         labels = batch["label"].numpy()
         predictions = inference.labels(batch["image"]).numpy()
@@ -156,23 +155,6 @@ def write_json(path, contents: dict) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _with_plain_errors(dataset):
-    """The batches of a dataset; what its Python reader raises becomes a ValueError of that text.
-
-    tf.data turns it into an OpError, whose text buries the name of the faulty file in a traceback.
-    """
-    batches = iter(dataset)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
-            text = (error.message or str(error)).partition("\nTraceback")[0]
-            raise ValueError(re.sub(r"^.*?(ValueError|OSError): ", "", text)) from error
-        yield batch
 
 
 def _percent(value) -> str:

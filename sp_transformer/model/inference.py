@@ -53,11 +53,10 @@ class Inference:
         return self._full_size_logits(features, images)
 
     def _features(self, images):
-        options = self._data_options
-        resized = bool(options.resize_height or options.resize_longer_side)
+        resized = resizing.resizes(self._data_options)
         if resized:
             shape = tf.shape(images)
-            size = resizing.resized_size(shape[1], shape[2], options, maximum=tf.maximum)
+            size = resizing.resized_size(shape[1], shape[2], self._data_options, maximum=tf.maximum)
             images = keras.ops.cast(images, "float32")
             images = resize_bilinear(images, size)
         return self.model.features(images, training=False), resized

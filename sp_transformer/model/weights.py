@@ -12,8 +12,14 @@ import re
 import keras
 import tensorflow as tf
 
-# What reading a truncated or corrupt checkpoint raises, by what part of it is hurt.
+# What reading a truncated or corrupt checkpoint raises, by what part of it is hurt; and what has another cause, though
+# it is an OpError as well.
 TORN_ERRORS = (IndexError, ValueError, tf.errors.OpError)
+_OTHER_CAUSES = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnavailableError,
+)
 
 _INDEX_FILE = re.compile(r"ckpt-(\d+)\.index")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -38,6 +44,11 @@ def checkpoint_prefix(model_dir, step):
     return os.path.join(model_dir, f"ckpt-{step}")
 
 
+def prefix_of(path):
+    """The checkpoint that a path means: people complete one of its files' names in their shell."""
+    return re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
+
+
 def restore_latest(model_dir, restore):
     """Restores the newest checkpoint that can be read; warns of the newer ones that cannot.
 
@@ -55,7 +66,7 @@ def restore_latest(model_dir, restore):
     for _, prefix in reversed(list_checkpoints(model_dir)):
         try:
             restore(prefix)
-        except CheckpointError:
+        except (CheckpointError, *_OTHER_CAUSES):
             raise
         except TORN_ERRORS as error:
             fault = f"{prefix}: {type(error).__name__}: {str(error).splitlines()[0]}"
@@ -101,8 +112,7 @@ def restore_model(model, path):
                 "give the model_dir of a training run that has saved at least once"
             )
         return int(step.numpy())
-    # People complete the file name in their shell; they mean the checkpoint it belongs to.
-    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
+    prefix = prefix_of(path)
     if not tf.io.gfile.exists(prefix + ".index"):
         raise CheckpointError(
             f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; "
@@ -110,7 +120,7 @@ def restore_model(model, path):
         )
     try:
         restore(prefix)
-    except CheckpointError:
+    except (CheckpointError, *_OTHER_CAUSES):
         raise
     except TORN_ERRORS as error:
         raise CheckpointError(

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from sp_transformer.config import derived
-from sp_transformer.model import weights
+from sp_transformer.data import pipeline, sources
+from sp_transformer.model import builder, weights
 from sp_transformer.training import (
     checkpoints,
     optimizer,
@@ -78,9 +79,6 @@ def train(config, model_dir, strategy=None, after_save=None):
       NonFiniteLossError: if the loss becomes NaN or infinite.
       SystemExit: with code 143 on SIGTERM, after saving.
     """
-    from sp_transformer.data import pipeline, sources
-    from sp_transformer.model import builder
-
     source = sources.create_source(config.data, config.data.train_split)
 
     def make_dataset(first_step, input_context=None):
@@ -153,7 +151,8 @@ class TrainingRun:
                     loss = self._advance(iterator, line)
                     if self._is_due(options.save_interval_steps) or terminated.is_set():
                         line.close()
-                        self._save(after_save if not terminated.is_set() else None)
+                        leaving = terminated.is_set() and self.step < options.steps
+                        self._save(None if leaving else after_save)
                     if terminated.is_set() and self.step < options.steps:
                         stream.write(f"terminated; step {self.step} is saved\n")
                         raise SystemExit(128 + signal.SIGTERM)
@@ -185,7 +184,13 @@ class TrainingRun:
             options.steps_per_loop - self.step % options.steps_per_loop, options.steps - self.step
         )
         start = time.monotonic()
-        losses, norms = self._loop(iterator, count)
+        try:
+            losses, norms = self._loop(iterator, count)
+        except pipeline.SOURCE_ERRORS as error:
+            plain = pipeline.plain_error(error)
+            if plain is None:
+                raise
+            raise plain from error
         seconds = time.monotonic() - start
         self._check_finite(losses, norms)
         self.step += count
@@ -228,7 +233,10 @@ class TrainingRun:
     def _draw(self):
         if self._picture_batch is None:
             # The run's first batch at every interval, so that progress can be seen on it.
-            self._picture_batch = next(iter(self._make_dataset(0).take(1)))
+            batch = next(iter(self._make_dataset(0).take(1)))
+            self._picture_batch = {
+                name: values[: summaries.MAX_PICTURES] for name, values in batch.items()
+            }
         self._summaries.pictures(self.step, self._picture_batch)
 
     def _save(self, after_save):

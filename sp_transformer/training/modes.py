@@ -1,5 +1,6 @@
 """The modes of the training program: train, evaluate, or both in turns."""
 
+import json
 import os
 
 import tensorflow as tf
@@ -20,13 +21,20 @@ def run(mode, config, model_dir):
     if mode == "train":
         loop.train(config, model_dir)
     elif mode == "eval":
-        model = builder.build_model(config)
-        step = weights.restore_model(model, model_dir)
-        Evaluation(config, model_dir)(step, model)
+        _evaluate_newest(config, model_dir, Evaluation(config, model_dir))
     elif mode == "train_and_eval":
-        loop.train(config, model_dir, after_save=Evaluation(config, model_dir))
+        evaluation = Evaluation(config, model_dir)
+        summary = loop.train(config, model_dir, after_save=evaluation)
+        if evaluation.last_step() != summary.steps:
+            # A kill came between the last save and its evaluation.
+            _evaluate_newest(config, model_dir, evaluation)
     else:
         raise ValueError(f"unknown mode {mode!r}; use train, eval or train_and_eval")
+
+
+def _evaluate_newest(config, model_dir, evaluation):
+    model = builder.build_model(config)
+    evaluation(weights.restore_model(model, model_dir), model)
 
 
 class Evaluation:
@@ -36,11 +44,20 @@ class Evaluation:
         self._config = config
         self._model_dir = model_dir
         self._output_dir = os.path.join(model_dir, "eval")
-        self._writer = tf.summary.create_file_writer(self._output_dir)
+        self._writer = None
         self._inference = None
 
+    def last_step(self):
+        """Step of the last evaluation that was written down, or None."""
+        try:
+            with open(os.path.join(self._output_dir, evaluator.METRICS_FILE)) as file:
+                return json.load(file)["step"]
+        except FileNotFoundError:
+            return None
+
     def __call__(self, step, model):
-        if self._inference is None:
+        if self._inference is None or self._inference.model is not model:
+            self._writer = tf.summary.create_file_writer(self._output_dir)
             self._inference = inference.Inference(model, self._config.data)
         metrics = evaluator.evaluate(
             self._config,

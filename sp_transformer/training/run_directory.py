@@ -109,7 +109,14 @@ def _check_config(config_file, config):
         )
         return
     with open(config_file, encoding="utf-8") as file:
-        before = text_format.Parse(file.read(), experiment_pb2.ExperimentOptions())
+        text = file.read()
+    try:
+        before = text_format.Parse(text, experiment_pb2.ExperimentOptions())
+    except text_format.ParseError as error:
+        raise RunMismatchError(
+            f"{config_file} cannot be read, it is of another version or damaged: {error}; go on with the version that "
+            "wrote it, or give another model_dir to start a new run"
+        ) from error
     differences = differing_fields(before, config)
     if differences:
         lines = "\n".join(f"  {path}: {old} before, {new} now" for path, old, new in differences)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from sp_transformer.data import drawing
 
-_MAX_PICTURES = 4
+MAX_PICTURES = 4
 
 
 class TrainSummaries:
@@ -24,9 +24,9 @@ class TrainSummaries:
         self._label_map = label_map
         self._writer = tf.summary.create_file_writer(directory)
         self._predict = tf.function(self._prediction)
-        if first_step:
-            with self._writer.as_default(step=first_step):
-                tf.summary.experimental.write_raw_pb(_session_start(first_step))
+        # TensorBoard forgets what it has of this step and later ones, from a session that was killed.
+        with self._writer.as_default(step=first_step + 1):
+            tf.summary.experimental.write_raw_pb(_session_start(first_step + 1))
 
     def scalars(self, step, values):
         """Writes `values`, a dict of name to float."""
@@ -42,12 +42,12 @@ class TrainSummaries:
           step: step of the weights.
           batch: {"image": float32 [b,Y,X,3] with values 0..255, "label": int32 [b,Y,X]}.
         """
-        images = batch["image"][:_MAX_PICTURES]
+        images = batch["image"][:MAX_PICTURES]
         predictions, superpixels = (tensor.numpy() for tensor in self._predict(images))
         images = np.clip(np.rint(images.numpy()), 0, 255).astype(np.uint8)
         with self._writer.as_default(step=step):
             for i, (image, label) in enumerate(
-                zip(images, batch["label"].numpy()[:_MAX_PICTURES], strict=True)
+                zip(images, batch["label"].numpy()[:MAX_PICTURES], strict=True)
             ):
                 row = drawing.side_by_side(
                     [

@@ -61,7 +61,7 @@ def test_input_size_is_the_crop_unless_stated():
 def test_classes_come_from_the_label_map():
     config = load_config("configs/camvid/resnet18.textproto")
     assert derived.num_classes(config) == 11
-    assert derived.class_names(config)[:2] == ("Sky", "Building")
+    assert derived.label_map(config).names[:2] == ("Sky", "Building")
     stated = load_config("configs/camvid/resnet18.textproto", ["model { num_classes: 11 }"])
     assert derived.num_classes(stated) == 11
 

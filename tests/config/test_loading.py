@@ -259,3 +259,23 @@ def test_a_faulty_config_is_refused_without_tensorflow(folder_config):
     *_, fault, modules = done.stdout.splitlines()
     assert "training.steps -1" in fault
     assert modules == "False False"
+
+
+def test_all_unknown_fields_and_all_values_are_faults_at_once(write):
+    path = write(
+        """base_config: "configs/synthetic/quickstart.textproto"
+model { backbon { name: "x{" 'y' # a comment with }
+ } channels: 101 }
+training { momentum: [1, 2]  batch_siz: 3 steps: -5 }
+modle <a: 1>
+data { dataset: "foldr" }
+"""
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    text = str(caught.value)
+    for position, name in [("2:9", "backbon"), ("4:12", "momentum"), ("4:30", "batch_siz")]:
+        assert f":{position}: " in text and f'has no field "{name}"' in text
+    assert ':5:1: the top level has no field "modle"; did you mean "model"?' in text
+    for value in ("model.tokenizer.heads", "training.steps -5", 'data.dataset "foldr"'):
+        assert value in text

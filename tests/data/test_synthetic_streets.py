@@ -185,7 +185,8 @@ def test_box_shows_only_faces_turned_to_the_camera():
     assert faces(-1, 1, 3.0) == {"near"}
 
 
-def test_speed_is_printed(capsys):
+def test_drawing_is_far_from_a_runaway(capsys):
+    """Printed for people; the limit is a tenfold of what was measured, on whatever machine this is."""
     streets = SyntheticStreets()
     streets.read(0)
     start = time.process_time()
@@ -194,4 +195,4 @@ def test_speed_is_printed(capsys):
     spent = (time.process_time() - start) / 40
     with capsys.disabled():
         print(f" [{1000 * spent:.1f} ms of CPU time a 128x256 scene] ", end="")
-    assert spent > 0
+    assert spent < 0.2

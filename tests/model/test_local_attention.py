@@ -58,7 +58,9 @@ def test_forward_equals_loops(path, grid, implementation, reference):
 
 
 @pytest.mark.parametrize("implementation", local_attention.IMPLEMENTATIONS)
-@pytest.mark.parametrize("grid", [(2, 2, 2, 1), (3, 1, 1, 2), (1, 3, 2, 2), (3, 3, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "grid", [(2, 2, 2, 1), (3, 5, 1, 1), (1, 4, 3, 2), (3, 1, 1, 2), (1, 2, 8, 8)], ids=str
+)
 @pytest.mark.parametrize("path", ["superpixel", "pixel"])
 def test_gradients_equal_differences_of_loops(path, grid, implementation, reference):
     function, arguments = case(path, grid)
