@@ -1,5 +1,4 @@
-"""What all binaries share: flags of one name and meaning, and errors as plain text with exit code
-2.
+"""What all binaries share: flags of one name and meaning, and errors as plain text with exit code 2.
 
 Importing this imports no TensorFlow: a faulty flag or config is refused in a fraction of a second.
 """
@@ -58,8 +57,8 @@ def define_config_flags(values: flags.FlagValues) -> None:
         "config_file",
         None,
         "Textproto of the experiment, an ExperimentOptions message. If it is omitted, the "
-        "config.textproto that training "
-        "wrote into the model_dir, or beside the checkpoint, is taken.",
+        "config.textproto that training wrote into the model_dir, or beside the checkpoint, is "
+        "taken.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(

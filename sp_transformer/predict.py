@@ -1,8 +1,6 @@
-"""Runs an exported SavedModel on images and writes label maps, coloured overlays and superpixel
-outlines.
+"""Runs an exported SavedModel on images and writes label maps, coloured overlays and superpixel outlines.
 
-Example: python -m sp_transformer.predict --model exports/streets --input 'photos/**/*.jpg'
---output_dir predictions
+Example: python -m sp_transformer.predict --model exports/streets --input 'photos/**/*.jpg' --output_dir predictions
 """
 
 from absl import flags
@@ -22,16 +20,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "input",
         [],
         "An image, a folder that is searched with its subfolders, or a quoted glob ('**' for any "
-        "depth). May be "
-        "repeated. Required.",
+        "depth). May be repeated. Required.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "output_dir",
         None,
         "Folder for NAME_labels.png (train ids), NAME_overlay.png and NAME_superpixels.png of "
-        "each image; subfolders of "
-        "the input are kept. Required.",
+        "each image, and a legend.png of the classes; subfolders of the input are kept. Required.",
         flag_values=values,
     )
 

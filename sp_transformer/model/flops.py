@@ -1,6 +1,6 @@
 """Multiply-adds and kept activations of a traced function, read off its graph; nothing is executed.
 
-Multiply-adds are counted as DeepLab2 publishes them (MODEL.md, section 7): the float operations of
+Multiply-adds are counted as DeepLab2 publishes them (docs/model.md, "Counts"): the float operations of
 TF1's profiler // 2, with Einsum counted and grouped convolutions left out (they stand apart here);
 BatchNorm counts nothing because inference folds it into the convolutions, and resizes, gathers and
 transcendental functions count nothing because the profiler knows no rule for them.

@@ -21,6 +21,7 @@ from sp_transformer.config import label_map as label_maps
 from sp_transformer.data import drawing, image_io
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LEGEND = "legend.png"
 _LABEL_MAP = pathlib.PurePath("assets.extra", "label_map.json")
 _SECONDS_BETWEEN_PROGRESS_LINES = 10.0
 _OVERLAY_ALPHA = 0.5
@@ -91,7 +92,9 @@ def predict(saved_model_dir, inputs: str | Sequence[str], output_dir) -> Predict
             rate = len(predicted) / (now - start)
             logging.info("%d of %d images, %.2f images/s", number, len(targets), rate)
     summary = PredictSummary(predicted, failed, time.monotonic() - start)
-    if not predicted:
+    if predicted:
+        image_io.write_png(output_dir / LEGEND, drawing.legend(label_map))
+    else:
         listing = "\n".join(f"  {path}: {reason}" for path, reason in failed)
         raise ValueError(f"none of the {len(failed)} images could be predicted:\n{listing}")
     _print_summary(summary, output_dir)

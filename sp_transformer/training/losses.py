@@ -11,8 +11,8 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction):
 
     Of an image's Y*X pixels the k = round(fraction * Y * X) with the largest cross-entropy count;
     ignored pixels are counted in Y*X and have a cross-entropy of 0. The sum is divided by the
-    number of non-zero values among the k, and is 0 where there are none (DeepLab2's rule; MODEL.md
-    section 8).
+    number of non-zero values among the k, and is 0 where there are none (DeepLab2's
+    rule).
 
     Args:
       logits: [B,Y,X,K] of any float type; taken as float32. Y and X must be static.

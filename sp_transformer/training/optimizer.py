@@ -12,7 +12,7 @@ def is_decayed(variable):
     """Whether weight decay applies: to convolution and dense kernels only.
 
     Biases, norms, layer scales, learned queries and position embeddings are left alone (DeepLab2;
-    MODEL.md section 8).
+    docs/model.md, "Training").
     """
     return variable.name == "kernel" or variable.name.endswith("_kernel")
 

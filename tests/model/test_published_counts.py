@@ -1,5 +1,5 @@
-"""Every shipped config builds; the published ones have MODEL.md's counts (section 7): parameters exactly, multiply-adds
-within 0.5 %."""
+"""Every shipped config builds; the published ones have the counts of docs/model.md: parameters exactly,
+multiply-adds within 0.5 %."""
 
 import gc
 
@@ -72,7 +72,7 @@ def test_row(name, parameters, multiply_adds, monkeypatch, measured):
     assert sum(trainable.values()) == parameters
     assert sum(by_part.values()) / 1e9 == pytest.approx(multiply_adds, rel=0.005)
     if name == "cityscapes/resnet50":
-        # MODEL.md's association is 0.05G below this count: about the softmax over 9 channels.
+        # The figure is 0.05G below this count, about the softmax over 9 channels; the sum agrees.
         for part, expected in PARTS.items():
             tolerance = {"abs": 0.06} if part == "association" else {"rel": 0.005}
             assert by_part[part] / 1e9 == pytest.approx(expected, **tolerance), part

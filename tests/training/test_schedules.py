@@ -1,4 +1,4 @@
-"""The learning rate at the steps that MODEL.md and DeepLab2 give numbers for."""
+"""The learning rate at the steps that DeepLab2 gives numbers for."""
 
 import numpy as np
 import pytest
