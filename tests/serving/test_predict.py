@@ -32,7 +32,7 @@ def files(folder):
 
 
 def outputs(*names):
-    return sorted(f"{name}_{kind}.png" for name in names for kind in KINDS)
+    return sorted(["legend.png", *(f"{name}_{kind}.png" for name in names for kind in KINDS)])
 
 
 @pytest.fixture
