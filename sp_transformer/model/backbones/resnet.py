@@ -40,11 +40,14 @@ class ConvNormOptions:
       batch_norm_epsilon: BatchNorm's epsilon.
       batch_norm_momentum: BatchNorm's momentum.
       conv_bias: Whether convolutions carry a bias in front of BatchNorm.
+      batch_norm: Whether there is a BatchNorm; without, the convolution carries a bias in its place
+        (the inference form, see batch_norm_folding.py).
     """
 
     batch_norm_epsilon: float = 1e-3
     batch_norm_momentum: float = 0.99
     conv_bias: bool = False
+    batch_norm: bool = True
 
 
 class ConvNorm(keras.layers.Layer):
@@ -80,30 +83,33 @@ class ConvNorm(keras.layers.Layer):
             strides=strides,
             padding="valid" if explicit else "same",
             data_format="channels_last",
-            use_bias=self.options.conv_bias,
+            use_bias=self.options.conv_bias or not self.options.batch_norm,
             kernel_initializer="he_normal",
             name="conv",
             dtype=self.dtype_policy,
         )
-        self.norm = keras.layers.BatchNormalization(
-            axis=-1,
-            momentum=self.options.batch_norm_momentum,
-            epsilon=self.options.batch_norm_epsilon,
-            gamma_initializer="zeros" if zero_gamma else "ones",
-            synchronized=True,
-            name="batch_norm",
-            dtype=self.dtype_policy,
-        )
+        self.norm = None
+        if self.options.batch_norm:
+            self.norm = keras.layers.BatchNormalization(
+                axis=-1,
+                momentum=self.options.batch_norm_momentum,
+                epsilon=self.options.batch_norm_epsilon,
+                gamma_initializer="zeros" if zero_gamma else "ones",
+                synchronized=True,
+                name="batch_norm",
+                dtype=self.dtype_policy,
+            )
 
     def build(self, input_shape):
         self.conv.build(input_shape)
-        self.norm.build((*input_shape[:-1], self.filters))
+        if self.norm is not None:
+            self.norm.build((*input_shape[:-1], self.filters))
         self.built = True
 
     def call(self, inputs, training=None):
         """Maps [B,Y,X,C] to [B,ceil(Y/strides),ceil(X/strides),filters]."""
-        x = inputs if self.pad is None else self.pad(inputs)
-        return self.norm(self.conv(x), training=training)
+        x = self.conv(inputs if self.pad is None else self.pad(inputs))
+        return x if self.norm is None else self.norm(x, training=training)
 
     def get_config(self):
         return {
