@@ -3,7 +3,12 @@
 import keras
 from keras import ops
 
-from sp_transformer.model.association import resize_bilinear
+from sp_transformer.model.interpolation import (
+    reduce_samples,
+    resize_bilinear,
+    sample_for_reduction,
+    upsample_to_tiles,
+)
 from sp_transformer.model.projection import Projection
 
 
@@ -12,7 +17,11 @@ class Hypercolumn(keras.layers.Layer):
     """Each endpoint: LayerNorm, MLP and a bilinear resize to the output stride; then their sum.
 
     Call with endpoints {stride: [B, Y/stride, X/stride, C_stride]}; the result is [B, Y/output_stride,
-    X/output_stride, channels].
+    X/output_stride, channels], or regrouped by tile.
+
+    A bilinear reduction reads few of its positions, and commutes with the MLP's last layer: norm and hidden layer act
+    only on what is read, and the last layer follows the reduction. An enlargement comes last. That is the same function
+    as the form above, which the attribute `as_written` switches to (the published counts are of that one).
 
     Args:
       strides: strides in image pixels of the endpoints used.
@@ -29,6 +38,7 @@ class Hypercolumn(keras.layers.Layer):
         self.output_stride = output_stride
         self.channels = channels
         self.max_hidden_channels = max_hidden_channels
+        self.as_written = False
         # Tuples: tf.train.Checkpoint does not see layers in lists.
         self.norms = tuple(
             keras.layers.LayerNormalization(
@@ -57,16 +67,53 @@ class Hypercolumn(keras.layers.Layer):
             projection.build(shape)
             self.projections += (projection,)
 
-    def call(self, endpoints):
+    def call(self, endpoints, grid=None):
+        """The sum over endpoints.
+
+        Args:
+          endpoints: {stride: [B, Y/stride, X/stride, C_stride]}.
+          grid: a SuperpixelGrid of the result, or None.
+
+        Returns:
+          [B, H, W, channels], or with a grid [B, G, P, channels], regrouped by it.
+        """
         finest = min(self.strides)
         size = [side * finest // self.output_stride for side in ops.shape(endpoints[finest])[1:3]]
-        total = None
+        total, enlarged = None, []
         for stride, norm, projection in zip(
             self.strides, self.norms, self.projections, strict=True
         ):
-            features = resize_bilinear(projection(norm(endpoints[stride])), size)
+            features = endpoints[stride]
+            if stride > self.output_stride and not self.as_written:
+                enlarged.append((stride // self.output_stride, projection(norm(features))))
+                continue
+            features = self._to_output_stride(features, stride, size, norm, projection)
             total = features if total is None else total + features
+        if grid is not None and total is not None:
+            total = grid.regroup(total)
+        for factor, features in enlarged:
+            resized = (
+                resize_bilinear(features, size)
+                if grid is None
+                else upsample_to_tiles(features, factor, grid)
+            )
+            total = resized if total is None else total + resized
         return total
+
+    def _to_output_stride(self, features, stride, size, norm, projection):
+        factor = self.output_stride // stride
+        sizes = features.shape[1:3]
+        if self.as_written or any(side is not None and side % factor for side in sizes):
+            return resize_bilinear(projection(norm(features)), size)
+        sampled = norm(sample_for_reduction(features, factor))
+        return projection.output_layer(reduce_samples(projection.hidden_units_of(sampled), factor))
+
+    def compute_output_spec(self, endpoints, grid=None):
+        shape = self.compute_output_shape({s: x.shape for s, x in endpoints.items()})
+        if grid is not None:
+            tiles = grid.tiles if grid.static else None
+            shape = (shape[0], tiles, grid.pixels_per_tile, self.channels)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, endpoint_shapes):
         finest = min(self.strides)

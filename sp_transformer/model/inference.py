@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from sp_transformer.config import resizing
-from sp_transformer.model.association import resize_bilinear
+from sp_transformer.model.interpolation import resize_bilinear
 
 
 class Inference:

@@ -1,10 +1,13 @@
 """Local cross-attention between pixels and the superpixels around them (paper, Eqs. 3 and 4).
 
-Letters as in superpixel_grid.py, and N heads, D channels per head. Two implementations of the same function:
+Letters as in superpixel_grid.py; N heads, D channels per head; M = B*N, heads folded into the batch ("head-major"); J
+heads that share the pixels' channels.
+
+Two implementations of the same function:
 
 "gather" is the paper's: each superpixel gets a copy of the keys and values of all 9*h*w pixels it may see.
 "fold" copies nothing of the pixels' size: the pixels of a tile meet the window of superpixels around it in one matrix
-product, and what a superpixel collects in the windows it appears in is summed up by `SuperpixelGrid.fold`.
+product, and what a superpixel collects in the windows it appears in is summed up by `Neighborhood.fold`.
 """
 
 from keras import ops
@@ -34,14 +37,13 @@ def superpixel_attention(queries, keys, values, implementation="fold"):
     grid = _grid(queries, keys, implementation, "queries", "keys")
     _check_same("keys", keys, "values", values)
     attended = attend_to_pixels(
-        _flatten_superpixels(queries),
-        grid.regroup(_merge_heads(keys)),
-        grid.regroup(_merge_heads(values)),
+        _superpixels_to_heads(queries * queries.shape[-1] ** -0.5),
+        _pixels_to_heads(keys, grid),
+        _pixels_to_heads(values, grid),
         grid,
-        queries.shape[3],
         implementation,
     )
-    return ops.reshape(attended, ops.shape(queries))
+    return _superpixels_from_heads(attended, ops.shape(queries))
 
 
 def pixel_attention(queries, keys, values, implementation="fold"):
@@ -62,126 +64,149 @@ def pixel_attention(queries, keys, values, implementation="fold"):
     grid = _grid(keys, queries, implementation, "keys", "queries")
     _check_same("keys", keys, "values", values)
     attended = attend_to_superpixels(
-        grid.regroup(_merge_heads(queries)),
-        _flatten_superpixels(keys),
-        _flatten_superpixels(values),
+        _pixels_to_heads(queries, grid),
+        _superpixels_to_heads(keys * keys.shape[-1] ** -0.5),
+        _superpixels_to_heads(values),
         grid,
-        queries.shape[3],
     )
-    return ops.reshape(grid.ungroup(attended), ops.shape(queries))
+    return _pixels_from_heads(attended, grid, queries)
 
 
-def attend_to_pixels(queries, keys, values, grid, heads, implementation):
-    """Eq. 3 in the grid's own layout.
+def attend_to_pixels(queries, keys, values, grid, implementation):
+    """Eq. 3 in the layout that the model keeps: by tile, head-major. Products are not scaled.
 
     Args:
-      queries: [B, R*C, N*D].
-      keys: [B, G, P, N*D].
-      values: [B, G, P, N*D].
+      queries: [M, R*C, J*D], J queries of each superpixel, to the same keys and values.
+      keys: [M, G, P, D].
+      values: [M, G, P, D'].
       grid: the SuperpixelGrid, with the tile size TILE[implementation].
-      heads: N.
       implementation: "fold" or "gather".
 
     Returns:
-      [B, R*C, N*D].
+      [M, R*C, J*D'].
     """
     core = _attend_to_pixels_fold if implementation == "fold" else _attend_to_pixels_gather
-    return core(_scale(queries, heads), keys, values, grid, heads)
+    return core(queries, keys, values, grid)
 
 
-def attend_to_superpixels(queries, keys, values, grid, heads):
-    """Eq. 4 in the grid's own layout; both implementations differ by the grid's tile only.
+def attend_to_superpixels(queries, keys, values, grid, key_bias=None):
+    """Eq. 4 in the layout that the model keeps: by tile, head-major. Products are not scaled.
+
+    Both implementations share it; they differ by the grid's tile.
 
     Args:
-      queries: [B, G, P, N*D].
-      keys: [B, R*C, N*D].
-      values: [B, R*C, N*D].
+      queries: [M, G, P, D].
+      keys: [M, R*C, J*D], J keys of each superpixel, for the same queries.
+      values: [M, R*C, J*D'].
       grid: the SuperpixelGrid.
-      heads: N.
+      key_bias: [M, R*C, J], added to a superpixel's products; or None.
 
     Returns:
-      [B, G, P, N*D].
+      [M, G, P, D'], summed over the J heads.
     """
-    windows = _split_heads(grid.gather(ops.concatenate([keys, values], axis=-1)), 2 * heads)
-    keys, values = windows[:, :, :heads], windows[:, :, heads:]
-    logits = _products(_split_heads(_scale(queries, heads), heads), keys)
+    heads = keys.shape[-1] // queries.shape[-1]
+    windows = grid.windows
+    logits = _products(queries, windows.gather(keys, heads))
+    bias = ops.convert_to_tensor(grid.slot_mask(heads))
+    if key_bias is not None:
+        slots = windows.gather(ops.cast(key_bias, "float32"), heads)
+        bias = bias + ops.squeeze(slots, -1)
+    logits += ops.expand_dims(bias, -2)
     if grid.tile > 1:
-        logits += grid.neighbor_mask()
-    logits += ops.expand_dims(ops.convert_to_tensor(grid.slot_mask()), (1, 2))
+        logits += grid.neighbor_mask(heads)
+    batch, pixels, slots = ops.shape(queries)[0], grid.pixels_per_tile, windows.slots
+    if heads > 1:
+        logits = ops.reshape(logits, [batch, grid.tiles, pixels * heads, slots])
     weights = ops.cast(ops.softmax(logits, axis=-1), values.dtype)
-    return _join_heads(ops.matmul(weights, values))
+    if heads > 1:
+        weights = ops.reshape(weights, [batch, grid.tiles, pixels, heads * slots])
+    return ops.matmul(weights, windows.gather(values, heads))
 
 
-def _attend_to_pixels_fold(queries, keys, values, grid, heads):
-    windows = _split_heads(grid.gather(queries), heads)
-    logits = _products(_split_heads(keys, heads), windows) + grid.neighbor_mask()
+def _attend_to_pixels_fold(queries, keys, values, grid):
+    heads, windows = queries.shape[-1] // keys.shape[-1], grid.windows
+    logits = _products(keys, windows.gather(queries, heads)) + grid.neighbor_mask(heads)
     padding = grid.padding_mask()
     if padding is not None:
-        logits += ops.convert_to_tensor(padding)[:, None, :, None]
+        logits += ops.expand_dims(ops.convert_to_tensor(padding), -1)
     # The largest logit of a superpixel over all its windows keeps every exponential at or below 1.
-    largest = grid.fold_max(ops.transpose(ops.max(logits, axis=3), (0, 1, 3, 2)))
-    largest = ops.transpose(grid.gather(largest), (0, 1, 3, 2))
-    weights = ops.exp(logits - ops.expand_dims(ops.stop_gradient(largest), 3))
+    largest = windows.fold_max(ops.expand_dims(ops.max(logits, axis=2), -1), heads)
+    largest = ops.swapaxes(windows.gather(largest, heads), 2, 3)
+    weights = ops.exp(logits - ops.stop_gradient(largest))
     # Rounded once, so that numerator and denominator see the same weights in bfloat16.
     weights = ops.cast(weights, values.dtype)
-    total = grid.fold(ops.transpose(ops.sum(ops.cast(weights, "float32"), axis=3), (0, 1, 3, 2)))
-    weighted = ops.matmul(ops.swapaxes(weights, 3, 4), _split_heads(values, heads))
-    attended = ops.cast(grid.fold(_join_heads(weighted)), "float32")
-    batch, channels = ops.shape(attended)[0], attended.shape[-1]
-    attended = ops.reshape(attended, [batch, grid.cells, heads, channels // heads])
-    attended = attended / ops.expand_dims(total, -1)
-    return ops.cast(ops.reshape(attended, [batch, grid.cells, channels]), values.dtype)
+    total = ops.sum(ops.cast(weights, "float32"), axis=2)
+    total = windows.fold(ops.expand_dims(total, -1), heads)
+    weighted = windows.fold(ops.matmul(ops.swapaxes(weights, 2, 3), values), heads)
+    shape = ops.shape(weighted)
+    weighted = ops.reshape(ops.cast(weighted, "float32"), [*shape[:2], heads, values.shape[-1]])
+    attended = weighted / ops.expand_dims(total, -1)
+    return ops.cast(ops.reshape(attended, shape), values.dtype)
 
 
-def _attend_to_pixels_gather(queries, keys, values, grid, heads):
-    batch, channels = ops.shape(queries)[0], queries.shape[-1]
+def _attend_to_pixels_gather(queries, keys, values, grid):
+    batch, heads = ops.shape(queries)[0], queries.shape[-1] // keys.shape[-1]
     size = grid.pixels_per_tile
 
     def duplicate(pixels):
-        """[B, G, P, N*D] -> [B, G, N, 9*P, D]: every pixel once for each of its superpixels."""
+        """[M, R*C, P, D] -> [M, R*C, 9*P, D]: every pixel once for each of its superpixels."""
+        channels = pixels.shape[-1]
         cells = ops.reshape(pixels, [batch, grid.cells, size * channels])
-        copies = ops.reshape(grid.gather(cells), [batch, grid.cells, 9 * size, channels])
-        return _split_heads(copies, heads)
+        copies = grid.windows.gather(cells)
+        return ops.reshape(copies, [batch, grid.cells, 9 * size, channels])
 
-    queries = _split_heads(ops.expand_dims(queries, 2), heads)
+    queries = ops.reshape(queries, [batch, grid.cells, heads, keys.shape[-1]])
     logits = _products(queries, duplicate(keys))
     outside = ops.repeat(ops.convert_to_tensor(grid.slot_mask()), size, axis=1)
-    logits += ops.expand_dims(outside, (1, 2))
+    logits += ops.expand_dims(outside, 1)
     weights = ops.cast(ops.softmax(logits, axis=-1), values.dtype)
     attended = ops.matmul(weights, duplicate(values))
-    return ops.reshape(attended, [batch, grid.cells, channels])
+    return ops.reshape(attended, [batch, grid.cells, heads * values.shape[-1]])
 
 
-def _products(queries, keys):
-    """[B, G, N, P, D] and [B, G, N, S, D] -> float32 [B, G, N, P, S]."""
-    return ops.cast(ops.matmul(queries, ops.swapaxes(keys, 3, 4)), "float32")
+def _products(rows, columns):
+    """[M, G, P, D] and [M, G, S, D] -> float32 [M, G, P, S]."""
+    return ops.cast(ops.matmul(rows, ops.swapaxes(columns, 2, 3)), "float32")
 
 
-def _scale(queries, heads):
-    return queries * (queries.shape[-1] // heads) ** -0.5
+def split_heads(x, heads):
+    """[B, G, P, N*D] -> head-major [B*N, G, P, D]."""
+    batch, tiles, pixels, channels = ops.shape(x)
+    size = channels // heads
+    x = ops.transpose(ops.reshape(x, [batch, tiles * pixels, heads, size]), (0, 2, 1, 3))
+    return ops.reshape(x, [batch * heads, tiles, pixels, size])
 
 
-def _split_heads(x, heads):
-    """[B, G, P, N*D] -> [B, G, N, P, D]."""
-    shape = ops.shape(x)
-    x = ops.reshape(x, [*shape[:3], heads, x.shape[-1] // heads])
-    return ops.transpose(x, (0, 1, 3, 2, 4))
+def join_heads(x, heads):
+    """Head-major [B*N, G, P, D] -> [B, G, P, N*D]."""
+    batch, tiles, pixels, size = ops.shape(x)
+    batch = batch // heads
+    x = ops.transpose(ops.reshape(x, [batch, heads, tiles * pixels, size]), (0, 2, 1, 3))
+    return ops.reshape(x, [batch, tiles, pixels, heads * size])
 
 
-def _join_heads(x):
-    """[B, G, N, P, D] -> [B, G, P, N*D]."""
-    x = ops.transpose(x, (0, 1, 3, 2, 4))
-    return ops.reshape(x, [*ops.shape(x)[:3], x.shape[3] * x.shape[4]])
+def _pixels_to_heads(x, grid):
+    """[B, H, W, N, D] -> [B*N, G, P, D]."""
+    batch, height, width, heads, size = ops.shape(x)
+    x = grid.regroup(ops.reshape(x, [batch, height, width, heads * size]))
+    return split_heads(x, heads)
 
 
-def _merge_heads(x):
-    shape = ops.shape(x)
-    return ops.reshape(x, [*shape[:3], x.shape[3] * x.shape[4]])
+def _pixels_from_heads(x, grid, like):
+    return ops.reshape(grid.ungroup(join_heads(x, like.shape[3])), ops.shape(like))
 
 
-def _flatten_superpixels(x):
-    shape = ops.shape(x)
-    return ops.reshape(x, [shape[0], shape[1] * shape[2], x.shape[3] * x.shape[4]])
+def _superpixels_to_heads(x):
+    """[B, R, C, N, D] -> [B*N, R*C, D]."""
+    batch, rows, columns, heads, size = ops.shape(x)
+    x = ops.transpose(ops.reshape(x, [batch, rows * columns, heads, size]), (0, 2, 1, 3))
+    return ops.reshape(x, [batch * heads, rows * columns, size])
+
+
+def _superpixels_from_heads(x, shape):
+    batch, rows, columns, heads, size = shape
+    x = ops.transpose(ops.reshape(x, [batch, heads, rows * columns, size]), (0, 2, 1, 3))
+    return ops.reshape(x, shape)
 
 
 def _grid(superpixels, pixels, implementation, superpixels_name, pixels_name):
@@ -238,6 +263,8 @@ __all__ = [
     "attend_to_pixels",
     "attend_to_superpixels",
     "cell_size",
+    "join_heads",
     "pixel_attention",
+    "split_heads",
     "superpixel_attention",
 ]

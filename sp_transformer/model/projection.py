@@ -28,9 +28,24 @@ class Projection(keras.layers.Layer):
         self.output_layer.build(input_shape)
 
     def call(self, x):
-        if self.hidden is not None:
-            x = keras.activations.gelu(self.hidden(x), approximate=False)
-        return self.output_layer(x)
+        return self.output_layer(self.hidden_units_of(x))
+
+    def hidden_units_of(self, x):
+        """What the output layer multiplies: the hidden units after their GELU, or `x` if there are none."""
+        if self.hidden is None:
+            return x
+        return keras.activations.gelu(self.hidden(x), approximate=False)
+
+    @property
+    def first_layer(self):
+        """The Dense layer that `x` meets first."""
+        return self.output_layer if self.hidden is None else self.hidden
+
+    def after_first_layer(self, x):
+        """The rest of the projection, for outputs of `first_layer`."""
+        if self.hidden is None:
+            return x
+        return self.output_layer(keras.activations.gelu(x, approximate=False))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

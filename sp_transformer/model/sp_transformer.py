@@ -1,7 +1,9 @@
 """The whole model (paper, Fig. 2): backbone, hypercolumn, tokenizer, classifier, association.
 
-One trunk, `features`, ends in front of the association; what is made of it (full-size logits, labels, hard superpixels)
-are separate consumers, so that none has to hold what another needs.
+One trunk, `features`, ends in front of the association; what is made of it (full-size logits, labels, hard superpixels,
+logits for the loss) are separate consumers, so that none has to hold what another needs.
+
+Letters as in superpixel_grid.py. From the hypercolumn to the association, pixels stay regrouped by tile.
 """
 
 import math
@@ -9,8 +11,7 @@ import math
 import keras
 from keras import ops
 
-from sp_transformer.model import association as association_lib
-from sp_transformer.model import normalization
+from sp_transformer.model import cell_association, normalization
 from sp_transformer.model.superpixel_grid import SuperpixelGrid, is_static
 
 
@@ -83,16 +84,18 @@ class SPTransformer(keras.Model):
           return_endpoints: whether the backbone's endpoints are among the results.
 
         Returns:
-          A dict of "pixel_features" [B, H, W, E] and "superpixel_features" [B, R, C, E], both as Eq. 5 multiplies them,
-          "superpixel_logits" float32 [B, R, C, num_classes], "image_size" (Y, X), and "endpoints" {stride: [B,
-          Y/stride, X/stride, C]} if asked for. H, W, R and C belong to the padded image.
+          A dict of "pixel_features" [B, G, P, E], regrouped by the tiles of `superpixel_grid` (`pixel_map` gives them
+          as a map), and "superpixel_features" [B, R, C, E], both as Eq. 5 multiplies them; "superpixel_logits" float32
+          [B, R, C, num_classes]; "image_size" (Y, X); and "endpoints" {stride: [B, Y/stride, X/stride, C]} if asked
+          for. All but the last size belong to the padded image.
 
         Raises:
           ValueError: if `training` and the image size needs padding.
         """
-        images, image_size = self._prepare(images, training)
+        images, image_size = self.prepare(images, training)
+        grid = self.superpixel_grid(*ops.shape(images)[1:3])
         endpoints = self.backbone(images, training=training)
-        pixels, superpixels = self.tokenizer(self.hypercolumn(endpoints))
+        pixels, superpixels = self.tokenizer(self.hypercolumn(endpoints, grid=grid), grid=grid)
         superpixel_logits = self.classifier(superpixels)
         pixels, superpixels = self.association.normalize(pixels, superpixels)
         features = {
@@ -105,24 +108,64 @@ class SPTransformer(keras.Model):
             features["endpoints"] = endpoints
         return features
 
+    def superpixel_grid(self, height, width) -> SuperpixelGrid:
+        """The grid, and the tiles, of a padded image of that size."""
+        stride = self.superpixel_stride
+        return self.tokenizer.grid(height // stride, width // stride)
+
+    def pixel_map(self, features):
+        """The pixel features as a map, [B, H, W, E]."""
+        return self._grid(features).ungroup(features["pixel_features"])
+
     def semantic_logits(self, features):
         """float32 [B, Y, X, num_classes] (Eq. 6)."""
-        by_cell, grid = self._cell_semantic_logits(features)
-        return self._crop(grid.ungroup(by_cell), features)
+        grid, classes = self._grid(features), self._classes(features)
+        logits = cell_association.image_projection(
+            self._association_logits(features, grid), classes, grid, self.association.view(grid)
+        )
+        return self._crop(logits, features)
+
+    def cell_semantic_logits(self, features):
+        """The same logits by cell, [B, R*C, v*u, num_classes], for a loss that does not ask where pixels lie.
+
+        Labels follow by `labels_by_cell`.
+        """
+        grid = self._grid(features)
+        logits = self._association_logits(features, grid)
+        return cell_association.cell_projection(logits, self._classes(features), grid)
+
+    def labels_by_cell(self, labels):
+        """[B, Y, X] -> [B, R*C, v*u], in the order of `cell_semantic_logits`; Y and X without padding."""
+        stride = self.superpixel_stride
+        height, width = ops.shape(labels)[1:3]
+        cells = SuperpixelGrid(height // stride, width // stride, stride, stride)
+        return ops.squeeze(cells.regroup(ops.expand_dims(labels, -1)), -1)
 
     def labels(self, features):
-        """int32 [B, Y, X], the class with the largest logit."""
-        by_cell, grid = self._cell_semantic_logits(features)
-        labels = ops.cast(ops.argmax(by_cell, axis=-1), "int32")
-        return self._crop(association_lib.ungroup_map(labels, grid), features)
+        """int32 [B, Y, X], the class with the largest logit; no logits of the image's size are held."""
+        grid = self._grid(features)
+        labels = cell_association.label_map(
+            self._ring_products(features, grid),
+            self._classes(features),
+            grid,
+            self.association.view(grid),
+        )
+        return self._crop(labels, features)
 
     def hard_superpixels(self, features):
         """int32 [B, Y, X], the superpixel of each pixel as r*C + c (Eq. 7); R x C belongs to the padded image."""
-        by_cell, grid = self._cell_association_logits(features)
-        ids = association_lib.cell_superpixels(by_cell, grid)
-        return self._crop(association_lib.ungroup_map(ids, grid), features)
+        grid = self._grid(features)
+        ids = cell_association.superpixel_map(
+            self._ring_products(features, grid), grid, self.association.view(grid)
+        )
+        return self._crop(ids, features)
 
-    def _prepare(self, images, training):
+    def prepare(self, images, training=False):
+        """Normalised images padded to `size_multiple`, and the size (Y, X) that they had.
+
+        Raises:
+          ValueError: if `training` and the image size needs padding.
+        """
         multiple = self.size_multiple
         height, width = ops.shape(images)[1:3]
         if training:
@@ -144,21 +187,24 @@ class SPTransformer(keras.Model):
             )
         return images, (height, width)
 
-    def _cell_association_logits(self, features):
-        """Eq. 5 in cell layout, float32 [B, R*C, 9, v*u], and the grid of the image's pixels."""
-        rows, columns = ops.shape(features["superpixel_features"])[1:3]
-        cell, view = self.tokenizer.cell_size, self.superpixel_stride
-        by_cell = self.association.cell_logits(
-            features["pixel_features"],
-            features["superpixel_features"],
-            SuperpixelGrid(rows, columns, cell, cell),
-        )
-        return by_cell, SuperpixelGrid(rows, columns, view, view)
+    def _grid(self, features):
+        return self.tokenizer.grid(*ops.shape(features["superpixel_features"])[1:3])
 
-    def _cell_semantic_logits(self, features):
-        """Eq. 6 in cell layout, float32 [B, R*C, v*u, num_classes], and the grid of the image's pixels."""
-        by_cell, grid = self._cell_association_logits(features)
-        return association_lib.cell_projection(by_cell, features["superpixel_logits"], grid), grid
+    def _classes(self, features):
+        """Class logits of superpixels, [B, R*C, num_classes]."""
+        batch, rows, columns, classes = ops.shape(features["superpixel_logits"])
+        return ops.reshape(features["superpixel_logits"], [batch, rows * columns, classes])
+
+    def _ring_products(self, features, grid):
+        return self.association.ring_products(
+            features["pixel_features"], features["superpixel_features"], grid
+        )
+
+    def _association_logits(self, features, grid):
+        """Eq. 5 by cell, float32 [B, R*C, 9, v*u]."""
+        return self.association.cell_logits(
+            features["pixel_features"], features["superpixel_features"], grid
+        )
 
     def _crop(self, x, features):
         height, width = features["image_size"]

@@ -20,7 +20,10 @@ _ADAM_COPIES = 4
 
 @contextlib.contextmanager
 def paper_form(model):
-    """Switches a model to the operations that the published FLOPs count: `gather` and RELATIVE."""
+    """Switches a model to the operations that the published FLOPs count.
+
+    They are: attention by `gather`, RELATIVE association, and no saving in the hypercolumn.
+    """
     tokenizer, association = model.tokenizer, model.association
     layers = [tokenizer, *tokenizer.cross_attentions]
     before = [layer.implementation for layer in layers], association.alignment
@@ -28,11 +31,13 @@ def paper_form(model):
         for layer in layers:
             layer.implementation = "gather"
         association.alignment = "relative"
+        association.as_written = model.hypercolumn.as_written = True
         yield model
     finally:
         for layer, implementation in zip(layers, before[0], strict=True):
             layer.implementation = implementation
         association.alignment = before[1]
+        association.as_written = model.hypercolumn.as_written = False
 
 
 def count_parameters(model):

@@ -10,138 +10,11 @@ import keras
 from keras import ops
 
 from sp_transformer.model import local_attention
-from sp_transformer.model.association import resize_bilinear
-from sp_transformer.model.projection import FeedForward, Projection
-from sp_transformer.model.superpixel_grid import SuperpixelGrid
+from sp_transformer.model.cross_attention import CrossAttention
+from sp_transformer.model.interpolation import resize_bilinear, upsample_to_tiles
+from sp_transformer.model.superpixel_grid import SuperpixelGrid, is_static
 
 QUERIES = ("learned", "cell_mean")
-PROJECTIONS = ("mlp", "linear")
-
-
-@keras.saving.register_keras_serializable("sp_transformer")
-class CrossAttention(keras.layers.Layer):
-    """One dual-path layer: superpixels from pixels (Eq. 3) and pixels from superpixels (Eq. 4), both of the old values.
-
-    Args:
-      channels: E.
-      heads: N, divides E.
-      projection: "mlp" (Dense, GELU, Dense) or "linear", for queries, keys, values and outputs alike.
-      feed_forward_width: hidden channels of a feed-forward layer behind each path; 0 for none.
-      implementation: of the attention, "fold" or "gather".
-    """
-
-    def __init__(
-        self,
-        channels=256,
-        heads=2,
-        projection="mlp",
-        feed_forward_width=0,
-        implementation="fold",
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        if channels % heads:
-            raise ValueError(f"heads must divide channels; got {heads} heads, {channels} channels")
-        if projection not in PROJECTIONS:
-            raise ValueError(f"projection must be one of {PROJECTIONS}; got {projection!r}")
-        self.channels = channels
-        self.heads = heads
-        self.projection = projection
-        self.feed_forward_width = feed_forward_width
-        self.implementation = implementation
-
-        def norm(name):
-            return keras.layers.LayerNormalization(epsilon=1e-6, name=name, dtype=self.dtype_policy)
-
-        def project(name):
-            hidden = channels if projection == "mlp" else 0
-            return Projection(channels, hidden, name=name, dtype=self.dtype_policy)
-
-        self.pixel_norm = norm("pixel_norm")
-        self.superpixel_norm = norm("superpixel_norm")
-        self.superpixel_query = project("superpixel_query")
-        self.pixel_key = project("pixel_key")
-        self.pixel_value = project("pixel_value")
-        self.pixel_query = project("pixel_query")
-        self.superpixel_key = project("superpixel_key")
-        self.superpixel_value = project("superpixel_value")
-        self.superpixel_output = project("superpixel_output")
-        self.pixel_output = project("pixel_output")
-        self.superpixel_feed_forward = self.pixel_feed_forward = None
-        if feed_forward_width:
-            self.superpixel_feed_forward = FeedForward(
-                feed_forward_width, name="superpixel_feed_forward", dtype=self.dtype_policy
-            )
-            self.pixel_feed_forward = FeedForward(
-                feed_forward_width, name="pixel_feed_forward", dtype=self.dtype_policy
-            )
-
-    def build(self, *args, **kwargs):
-        parts = [
-            self.pixel_norm,
-            self.superpixel_norm,
-            self.superpixel_query,
-            self.pixel_key,
-            self.pixel_value,
-            self.pixel_query,
-            self.superpixel_key,
-            self.superpixel_value,
-            self.superpixel_output,
-            self.pixel_output,
-        ]
-        if self.feed_forward_width:
-            parts += [self.superpixel_feed_forward, self.pixel_feed_forward]
-        # Every part acts on the last axis only, so the shape of a single token is enough.
-        for layer in parts:
-            layer.build((None, None, self.channels))
-
-    def call(self, pixels, superpixels, pixel_position, superpixel_position, grid):
-        """Both paths.
-
-        Args:
-          pixels: [B, G, P, E].
-          superpixels: [B, R*C, E].
-          pixel_position: [1, G, P, E], or None.
-          superpixel_position: [1, R*C, E], or None.
-          grid: the SuperpixelGrid, of the implementation's tile size.
-
-        Returns:
-          (pixels, superpixels), shapes kept.
-        """
-        x, y = self.pixel_norm(pixels), self.superpixel_norm(superpixels)
-        if pixel_position is not None:
-            x, y = x + pixel_position, y + superpixel_position
-        from_pixels = local_attention.attend_to_pixels(
-            self.superpixel_query(y),
-            self.pixel_key(x),
-            self.pixel_value(x),
-            grid,
-            self.heads,
-            self.implementation,
-        )
-        from_superpixels = local_attention.attend_to_superpixels(
-            self.pixel_query(x),
-            self.superpixel_key(y),
-            self.superpixel_value(y),
-            grid,
-            self.heads,
-        )
-        superpixels = superpixels + self.superpixel_output(from_pixels)
-        pixels = pixels + self.pixel_output(from_superpixels)
-        if self.feed_forward_width:
-            superpixels = self.superpixel_feed_forward(superpixels)
-            pixels = self.pixel_feed_forward(pixels)
-        return pixels, superpixels
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "heads": self.heads,
-            "projection": self.projection,
-            "feed_forward_width": self.feed_forward_width,
-            "implementation": self.implementation,
-        }
 
 
 @keras.saving.register_keras_serializable("sp_transformer")
@@ -234,41 +107,59 @@ class Tokenizer(keras.layers.Layer):
         for layer in self.cross_attentions:
             layer.build()
 
-    def call(self, pixels):
-        self._check_divides(pixels.shape[1:3])
-        batch, height, width, channels = ops.shape(pixels)
-        rows, columns = height // self.cell_size, width // self.cell_size
+    def grid(self, rows, columns) -> SuperpixelGrid:
+        """The grid of R x C superpixels that pixels are regrouped by."""
         tile = local_attention.TILE[self.implementation]
-        grid = SuperpixelGrid(rows, columns, self.cell_size, self.cell_size, tile)
+        return SuperpixelGrid(rows, columns, self.cell_size, self.cell_size, tile)
 
-        superpixels = self._initial_superpixels(pixels, rows, columns)
-        superpixels = ops.reshape(superpixels, [batch, grid.cells, channels])
+    def call(self, pixels, grid=None):
+        """Tokenizes a map, or pixels that are regrouped already.
+
+        Args:
+          pixels: [B, H, W, E]; with a grid [B, G, P, E], regrouped by it.
+          grid: a SuperpixelGrid of this layer's `grid`, or None.
+
+        Returns:
+          (pixels in the layout they came in, superpixels [B, R, C, E]).
+        """
+        if grid is None:
+            self._check_divides(pixels.shape[1:3])
+            height, width = ops.shape(pixels)[1:3]
+            grid = self.grid(height // self.cell_size, width // self.cell_size)
+            pixels, superpixels = self._tokenize(grid.regroup(pixels), grid)
+            return grid.ungroup(pixels), superpixels
+        return self._tokenize(pixels, grid)
+
+    def _tokenize(self, pixels, grid):
+        batch, channels = ops.shape(pixels)[0], pixels.shape[-1]
+        superpixels = self._initial_superpixels(pixels, grid)
         pixel_position = superpixel_position = None
         if self.position_embedding:
-            pixel_position = grid.regroup(
-                resize_bilinear(self._table(self.pixel_position_table), (height, width))
-            )
+            pixel_position = self._pixel_position(grid)
             superpixel_position = ops.reshape(
-                resize_bilinear(self._table(self.superpixel_position_table), (rows, columns)),
+                resize_bilinear(
+                    self._table(self.superpixel_position_table), (grid.rows, grid.columns)
+                ),
                 [1, grid.cells, channels],
             )
-        pixels = grid.regroup(pixels)
         for layer in self.cross_attentions:
             pixels, superpixels = layer(
                 pixels, superpixels, pixel_position, superpixel_position, grid=grid
             )
-        return grid.ungroup(pixels), ops.reshape(superpixels, [batch, rows, columns, channels])
+        return pixels, ops.reshape(superpixels, [batch, grid.rows, grid.columns, channels])
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
         sizes = [None if side is None else side // self.cell_size for side in (height, width)]
         return input_shape, (batch, *sizes, channels)
 
-    def compute_output_spec(self, pixels):
-        return tuple(
-            keras.KerasTensor(shape, dtype=self.compute_dtype)
-            for shape in self.compute_output_shape(pixels.shape)
-        )
+    def compute_output_spec(self, pixels, grid=None):
+        if grid is None:
+            shapes = self.compute_output_shape(pixels.shape)
+        else:
+            sizes = (grid.rows, grid.columns) if grid.static else (None, None)
+            shapes = pixels.shape, (pixels.shape[0], *sizes, self.channels)
+        return tuple(keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes)
 
     def get_config(self):
         return {
@@ -286,13 +177,24 @@ class Tokenizer(keras.layers.Layer):
             "implementation": self.implementation,
         }
 
-    def _initial_superpixels(self, pixels, rows, columns):
+    def _initial_superpixels(self, pixels, grid):
+        """[B, R*C, E]."""
         batch, channels = ops.shape(pixels)[0], pixels.shape[-1]
         if self.queries == "cell_mean":
-            cells = SuperpixelGrid(rows, columns, self.cell_size, self.cell_size).regroup(pixels)
-            return ops.mean(cells, axis=2)
-        queries = resize_bilinear(self._table(self.query_table), (rows, columns))
-        return ops.broadcast_to(queries, [batch, rows, columns, channels])
+            cells = SuperpixelGrid(grid.rows, grid.columns, self.cell_size, self.cell_size)
+            return ops.mean(cells.regroup(grid.ungroup(pixels)), axis=2)
+        queries = resize_bilinear(self._table(self.query_table), (grid.rows, grid.columns))
+        queries = ops.reshape(queries, [1, grid.cells, channels])
+        return ops.broadcast_to(queries, [batch, grid.cells, channels])
+
+    def _pixel_position(self, grid):
+        """[1, G, P, E]."""
+        table = self._table(self.pixel_position_table)
+        size = (grid.rows * self.cell_size, grid.columns * self.cell_size)
+        factor = self.position_embedding_stride
+        if is_static(*size) and size == tuple(factor * side for side in table.shape[1:3]):
+            return upsample_to_tiles(table, factor, grid)
+        return grid.regroup(resize_bilinear(table, size))
 
     def _add_table(self, name, size):
         return self.add_weight(

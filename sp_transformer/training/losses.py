@@ -15,8 +15,9 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction):
     rule).
 
     Args:
-      logits: [B,Y,X,K] of any float type; taken as float32. Y and X must be static.
-      labels: [B,Y,X] integer train ids, 0..K-1 or `ignore_label`.
+      logits: [B,Y,X,K] of any float type; taken as float32. Y and X must be static. The order of an
+        image's pixels plays no part: logits by cell, [B,R*C,v*u,K], do as well.
+      labels: [B,Y,X] integer train ids, 0..K-1 or `ignore_label`, in the order of `logits`.
       ignore_label: train id of the pixels that do not count.
       fraction: share of an image's pixels that count, in (0, 1].
 

@@ -12,7 +12,7 @@ class TrainLoop:
     size: the same number whatever the number of replicas.
 
     Args:
-      model: a built model with `features` and `semantic_logits`.
+      model: a built model with `features`, `cell_semantic_logits` and `labels_by_cell`.
       optimizer: a built `BackboneAdamW`, created in the scope of `strategy`.
       options: `TrainingOptions`.
       ignore_label: train id that the loss leaves out.
@@ -60,8 +60,8 @@ class TrainLoop:
         with tf.GradientTape() as tape:
             features = self._model.features(images, training=True)
             per_image = losses.top_k_cross_entropy(
-                self._model.semantic_logits(features),
-                labels,
+                self._model.cell_semantic_logits(features),
+                self._model.labels_by_cell(labels),
                 self._ignore_label,
                 options.top_k_fraction,
             )

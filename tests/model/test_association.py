@@ -124,13 +124,6 @@ def test_default_scale_is_root_of_channels():
     np.testing.assert_allclose(default, explicit, rtol=1e-6)
 
 
-def test_interpolation_rows_sum_to_one():
-    for cell, view in [(4, 32), (4, 16), (1, 1), (8, 12), (3, 7)]:
-        matrix = association.interpolation_matrix(cell, view)
-        assert matrix.shape == (view, cell + 2)
-        np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-6)
-
-
 def test_layer_gives_logits_for_anyones_features():
     layer = association.Association(output_stride=4)
     pixels, superpixels, _ = features((3, 5, 2, 2, 8, 8), channels=8)

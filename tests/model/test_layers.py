@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 from sp_transformer.model.classifier import SuperpixelClassifier
+from sp_transformer.model.cross_attention import CrossAttention
 from sp_transformer.model.hypercolumn import Hypercolumn
 from sp_transformer.model.projection import FeedForward, Projection
-from sp_transformer.model.tokenizer import CrossAttention, Tokenizer
+from sp_transformer.model.tokenizer import Tokenizer
 
 
 def randomize(layer, seed=0):

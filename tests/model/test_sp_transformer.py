@@ -70,7 +70,7 @@ def test_classes_are_mixed_from_superpixels(model, reference):
     features = model.features(images(48, 64, batch=1))
     scale = 16**-0.5
     logits = reference.association_logits(
-        features["pixel_features"],
+        model.pixel_map(features),
         features["superpixel_features"],
         (48, 64),
         "aligned",

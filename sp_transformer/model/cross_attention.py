@@ -1,0 +1,224 @@
+"""One dual-path layer of local cross-attention with its projections (paper, section III-B and Fig. 3).
+
+Letters as in superpixel_grid.py and local_attention.py.
+
+Projections of pixels cost far more than the attention between them. Where a Dense layer is followed by nothing but a
+product with something of the superpixels, that product can be taken on the superpixels' side first, exactly, and the
+pixels never pass the Dense layer ("absorbed"):
+
+  Eq. 3  q . (u Wk + bk)        = u . (Wk q) + const      the constant cancels in the softmax over pixels
+         sum w (u Wv + bv)      = (sum w u) Wv + bv       weights sum to one
+  Eq. 4  (u Wq + bq) . k        = u . (Wq k) + bq . k
+         (sum w v) Wo + bo      = sum w (v Wo) + bo
+
+u are the hidden units of a pixel's MLP, or its features if projections are linear; Wo is the first Dense layer of the
+output's MLP. Which Dense layers can go: the last of key, value and query, and the first of the output.
+"""
+
+import keras
+from keras import ops
+
+from sp_transformer.model import local_attention
+from sp_transformer.model.projection import FeedForward, Projection
+
+PROJECTIONS = ("mlp", "linear")
+
+
+@keras.saving.register_keras_serializable("sp_transformer")
+class CrossAttention(keras.layers.Layer):
+    """One dual-path layer: superpixels from pixels (Eq. 3) and pixels from superpixels (Eq. 4), both of the old values.
+
+    Args:
+      channels: E.
+      heads: N, divides E.
+      projection: "mlp" (Dense, GELU, Dense) or "linear", for queries, keys, values and outputs alike.
+      feed_forward_width: hidden channels of a feed-forward layer behind each path; 0 for none.
+      implementation: of the attention, "fold" or "gather". "fold" also absorbs projections; "gather" computes all of
+        them on the pixels, as the paper does.
+    """
+
+    def __init__(
+        self,
+        channels=256,
+        heads=2,
+        projection="mlp",
+        feed_forward_width=0,
+        implementation="fold",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if channels % heads:
+            raise ValueError(f"heads must divide channels; got {heads} heads, {channels} channels")
+        if projection not in PROJECTIONS:
+            raise ValueError(f"projection must be one of {PROJECTIONS}; got {projection!r}")
+        self.channels = channels
+        self.heads = heads
+        self.projection = projection
+        self.feed_forward_width = feed_forward_width
+        self.implementation = implementation
+
+        def norm(name):
+            return keras.layers.LayerNormalization(epsilon=1e-6, name=name, dtype=self.dtype_policy)
+
+        def project(name):
+            hidden = channels if projection == "mlp" else 0
+            return Projection(channels, hidden, name=name, dtype=self.dtype_policy)
+
+        self.pixel_norm = norm("pixel_norm")
+        self.superpixel_norm = norm("superpixel_norm")
+        self.superpixel_query = project("superpixel_query")
+        self.pixel_key = project("pixel_key")
+        self.pixel_value = project("pixel_value")
+        self.pixel_query = project("pixel_query")
+        self.superpixel_key = project("superpixel_key")
+        self.superpixel_value = project("superpixel_value")
+        self.superpixel_output = project("superpixel_output")
+        self.pixel_output = project("pixel_output")
+        self.superpixel_feed_forward = self.pixel_feed_forward = None
+        if feed_forward_width:
+            self.superpixel_feed_forward = FeedForward(
+                feed_forward_width, name="superpixel_feed_forward", dtype=self.dtype_policy
+            )
+            self.pixel_feed_forward = FeedForward(
+                feed_forward_width, name="pixel_feed_forward", dtype=self.dtype_policy
+            )
+
+    def build(self, *args, **kwargs):
+        parts = [
+            self.pixel_norm,
+            self.superpixel_norm,
+            self.superpixel_query,
+            self.pixel_key,
+            self.pixel_value,
+            self.pixel_query,
+            self.superpixel_key,
+            self.superpixel_value,
+            self.superpixel_output,
+            self.pixel_output,
+        ]
+        if self.feed_forward_width:
+            parts += [self.superpixel_feed_forward, self.pixel_feed_forward]
+        # Every part acts on the last axis only, so the shape of a single token is enough.
+        for layer in parts:
+            layer.build((None, None, self.channels))
+
+    def call(self, pixels, superpixels, pixel_position, superpixel_position, grid):
+        """Both paths.
+
+        Args:
+          pixels: [B, G, P, E].
+          superpixels: [B, R*C, E].
+          pixel_position: [1, G, P, E], or None.
+          superpixel_position: [1, R*C, E], or None.
+          grid: the SuperpixelGrid, of the implementation's tile size.
+
+        Returns:
+          (pixels, superpixels), shapes kept.
+        """
+        x, y = self.pixel_norm(pixels), self.superpixel_norm(superpixels)
+        if pixel_position is not None:
+            x, y = x + pixel_position, y + superpixel_position
+        attend = self._attend_absorbed if self.implementation == "fold" else self._attend
+        pixel_change, superpixel_change = attend(x, y, grid)
+        pixels, superpixels = pixels + pixel_change, superpixels + superpixel_change
+        if self.feed_forward_width:
+            superpixels = self.superpixel_feed_forward(superpixels)
+            pixels = self.pixel_feed_forward(pixels)
+        return pixels, superpixels
+
+    def _attend(self, x, y, grid):
+        """Eqs. 3 and 4 as they are written: every projection first, then the attention."""
+
+        def pixel_heads(projected):
+            return local_attention.split_heads(projected, self.heads)
+
+        def superpixel_heads(projected):
+            projected = local_attention.split_heads(ops.expand_dims(projected, 1), self.heads)
+            return ops.squeeze(projected, 1)
+
+        scale = self._scale()
+        from_pixels = local_attention.attend_to_pixels(
+            superpixel_heads(self.superpixel_query(y) * scale),
+            pixel_heads(self.pixel_key(x)),
+            pixel_heads(self.pixel_value(x)),
+            grid,
+            self.implementation,
+        )
+        from_superpixels = local_attention.attend_to_superpixels(
+            pixel_heads(self.pixel_query(x)),
+            superpixel_heads(self.superpixel_key(y) * scale),
+            superpixel_heads(self.superpixel_value(y)),
+            grid,
+        )
+        from_pixels = local_attention.join_heads(ops.expand_dims(from_pixels, 1), self.heads)
+        from_superpixels = local_attention.join_heads(from_superpixels, self.heads)
+        return (
+            self.pixel_output(from_superpixels),
+            self.superpixel_output(ops.squeeze(from_pixels, 1)),
+        )
+
+    def _attend_absorbed(self, x, y, grid):
+        """`_attend` with the projections next to the attention taken on the superpixels' side."""
+        scale = self._scale()
+        queries = self._into_inputs(self.superpixel_query(y) * scale, self.pixel_key.output_layer)
+        attended = local_attention.attend_to_pixels(
+            queries,
+            self.pixel_key.hidden_units_of(x),
+            self.pixel_value.hidden_units_of(x),
+            grid,
+            self.implementation,
+        )
+        from_pixels = self._out_of_inputs(attended, self.pixel_value.output_layer)
+        # The key's bias cancels. With its gradient of zero no caller meets a variable without any.
+        from_pixels += 0.0 * ops.sum(self.pixel_key.output_layer.bias)
+
+        keys, query_bias = self.superpixel_key(y) * scale, self.pixel_query.output_layer.bias
+        output = self.pixel_output.first_layer
+        from_superpixels = local_attention.attend_to_superpixels(
+            self.pixel_query.hidden_units_of(x),
+            self._into_inputs(keys, self.pixel_query.output_layer),
+            self._through(self.superpixel_value(y), output),
+            grid,
+            key_bias=ops.sum(self._by_head(keys) * self._by_head(query_bias), axis=-1),
+        )
+        from_superpixels = self.pixel_output.after_first_layer(from_superpixels + output.bias)
+        return from_superpixels, self.superpixel_output(from_pixels)
+
+    def _scale(self):
+        return (self.channels // self.heads) ** -0.5
+
+    def _by_head(self, x):
+        """[..., N*D] -> [..., N, D]."""
+        return ops.reshape(x, [*ops.shape(x)[:-1], self.heads, self.channels // self.heads])
+
+    def _into_inputs(self, x, layer):
+        """[B, M, N*D] -> [B, M, N*U]: vectors to be multiplied with a layer's outputs, for its U inputs instead."""
+        kernel = self._by_head(layer.kernel)
+        return self._flat(ops.einsum("bmnd,und->bmnu", self._by_head(x), kernel))
+
+    def _out_of_inputs(self, x, layer):
+        """[B, M, N*U] -> [B, M, N*D]: each head's mean of a layer's inputs -> of its outputs."""
+        kernel = self._by_head(layer.kernel)
+        batch, tokens, units = ops.shape(x)
+        x = ops.reshape(x, [batch, tokens, self.heads, units // self.heads])
+        return self._flat(ops.einsum("bmnu,und->bmnd", x, kernel)) + layer.bias
+
+    def _through(self, x, layer):
+        """[B, M, N*D] -> [B, M, N*U]: what each head's values contribute to a layer's U outputs."""
+        size = self.channels // self.heads
+        kernel = ops.reshape(layer.kernel, [self.heads, size, layer.units])
+        return self._flat(ops.einsum("bmnd,ndu->bmnu", self._by_head(x), kernel))
+
+    def _flat(self, x):
+        batch, tokens, heads, size = ops.shape(x)
+        return ops.reshape(x, [batch, tokens, heads * size])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "heads": self.heads,
+            "projection": self.projection,
+            "feed_forward_width": self.feed_forward_width,
+            "implementation": self.implementation,
+        }
