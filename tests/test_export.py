@@ -55,12 +55,55 @@ def test_export_of_a_checkpoint_runs_without_keras_and_labels_as_the_model_does(
         export.main(parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}"))
 
 
+def test_stablehlo_of_a_checkpoint_expects_the_labels_of_the_model(tiny_run, tmp_path):
+    target = tmp_path / "exported"
+    arguments = ["--format=stablehlo", "--programs=forward", "--size=64x64"]
+    assert (
+        export.main(
+            parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}", *arguments)
+        )
+        == 0
+    )
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert manifest["step"] == 7 and manifest["checkpoint"] == str(tiny_run.model_dir / "ckpt-7")
+    assert manifest["batch_norm_folded"] and not any(
+        "moving_variance" in entry["name"] for entry in manifest["programs"]["forward"]["arguments"]
+    )
+    images = np.random.default_rng(manifest["programs"]["forward"]["arguments"][0]["seed"])
+    images = images.integers(0, 256, (1, 64, 64, 3), np.int32).astype(np.uint8)
+    labels = np.load(target / "expected.npz")["forward/labels"]
+    expected = tiny_run.inference.labels(images).numpy()
+    # Folding rounds, and here and there two classes are equally likely.
+    assert np.mean(labels == expected.reshape(-1)) > 0.99
+    assert len(np.unique(labels)) >= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--export_dir=e"], "exactly one of --checkpoint and --model_dir .* none was given"),
         (["--export_dir=e", "--checkpoint=c", "--model_dir=m"], "both were given"),
         (["--model_dir=m"], "--export_dir must be given"),
+        (
+            ["--export_dir=e", "--model_dir=m", "--size=64x64"],
+            "--size goes with --format=stablehlo",
+        ),
+        (
+            ["--export_dir=e", "--format=stablehlo", "--model_dir=m", "--random_weights=0"],
+            "takes the place of --checkpoint and --model_dir",
+        ),
+        (
+            ["--export_dir=e", "--format=stablehlo", "--random_weights=-1", "--config_file=c"],
+            "-1 is no seed",
+        ),
+        (
+            ["--export_dir=e", "--format=stablehlo", "--random_weights=0"],
+            "--config_file must be given",
+        ),
+        (
+            ["--export_dir=e", "--format=stablehlo", "--model_dir=m", "--size=64"],
+            "'64' is not HEIGHTxWIDTH",
+        ),
         (["--export_dir=e", "--model_dir=absent"], "config.textproto.*--config_file"),
     ],
 )
