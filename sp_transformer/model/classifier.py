@@ -37,20 +37,24 @@ class SelfAttention(keras.layers.Layer):
             layer.build(input_shape)
 
     def call(self, x):
-        batch, tokens, channels = ops.shape(x)
-        size = x.shape[-1] // self.heads
-
-        def split(projected):
-            projected = ops.reshape(projected, [batch, tokens, self.heads, size])
-            return ops.transpose(projected, (0, 2, 1, 3))
-
         y = self.norm(x)
-        queries, keys, values = split(self.query(y)), split(self.key(y)), split(self.value(y))
-        logits = ops.matmul(queries * size**-0.5, ops.swapaxes(keys, 2, 3))
-        weights = ops.softmax(ops.cast(logits, "float32"), axis=-1)
-        attended = ops.matmul(ops.cast(weights, values.dtype), values)
-        attended = ops.reshape(ops.transpose(attended, (0, 2, 1, 3)), [batch, tokens, channels])
-        return x + self.output_layer(attended)
+        size = x.shape[-1] // self.heads
+        queries, keys, values = self.query(y) * size**-0.5, self.key(y), self.value(y)
+        # One head after the other: faster than a batch of them, whose products of all pairs of tokens fill memory.
+        attended = [
+            self._attend(*head)
+            for head in zip(
+                *(ops.split(part, self.heads, axis=-1) for part in (queries, keys, values)),
+                strict=True,
+            )
+        ]
+        return x + self.output_layer(ops.concatenate(attended, axis=-1))
+
+    def _attend(self, queries, keys, values):
+        """One head: [B, M, D] each -> [B, M, D]."""
+        logits = ops.cast(ops.matmul(queries, ops.swapaxes(keys, 1, 2)), "float32")
+        weights = ops.softmax(logits, axis=-1)
+        return ops.matmul(ops.cast(weights, values.dtype), values)
 
     def compute_output_shape(self, input_shape):
         return input_shape
