@@ -17,7 +17,7 @@ def test_interpolation_rows_sum_to_one():
         np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
 
 
-# (R, C, cell, tile, factor): odd grids; a factor of a cell, of a tile, larger than a tile, and one that divides neither.
+# (R, C, cell, tile, factor): odd grids; factors of a cell, of a tile, larger than a tile, and one that divides neither.
 CASES = [
     (4, 6, 4, 2, 4),
     (3, 5, 4, 2, 4),
