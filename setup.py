@@ -74,6 +74,8 @@ setuptools.setup(
         "absl-py>=2.1",
         "keras>=3.15,<3.16",
         "keras-cv==0.9.0",
+        # bfloat16 arrays of NumPy, for exported weights; TensorFlow brings it along.
+        "ml_dtypes>=0.5",
         "numpy>=2.0,<3",
         # Palette and 16-bit label PNGs, which TensorFlow's decoder does not read as ids; drawing the synthetic streets.
         "pillow>=11",
