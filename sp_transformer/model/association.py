@@ -14,6 +14,7 @@ from keras import ops
 
 from sp_transformer.model import cell_association, local_attention
 from sp_transformer.model.cell_association import ALIGNMENTS
+from sp_transformer.model.layer_normalization import LayerNormalization
 from sp_transformer.model.superpixel_grid import MASKED, SuperpixelGrid
 
 
@@ -108,12 +109,8 @@ class Association(keras.layers.Layer):
         self.alignment = alignment
         self.scale = scale
         self.as_written = False
-        self.pixel_norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, name="pixel_norm", dtype=self.dtype_policy
-        )
-        self.superpixel_norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, name="superpixel_norm", dtype=self.dtype_policy
-        )
+        self.pixel_norm = LayerNormalization(name="pixel_norm", dtype=self.dtype_policy)
+        self.superpixel_norm = LayerNormalization(name="superpixel_norm", dtype=self.dtype_policy)
 
     def build(self, pixels_shape, superpixels_shape):
         self.pixel_norm.build(pixels_shape)

@@ -126,7 +126,7 @@ def label_map(products, superpixel_logits, grid, view):
         logits = image_logits(row_products, grid, view)
         # The softmax's denominator is the same for all classes of a pixel.
         weights = ops.exp(logits - ops.max(logits, axis=2, keepdims=True))
-        return ops.argmax(ops.matmul(ops.swapaxes(classes, 2, 3), weights), axis=2)
+        return _argmax(ops.matmul(ops.swapaxes(classes, 2, 3), weights), axis=2)
 
     return _map_rows(row_labels, (products, neighbor_classes(superpixel_logits, grid)), grid, view)
 
@@ -136,7 +136,7 @@ def superpixel_map(products, grid, view):
 
     def row_superpixels(row):
         row_products, cells = row
-        neighbor = ops.argmax(image_logits(row_products, grid, view), axis=2)
+        neighbor = _argmax(image_logits(row_products, grid, view), axis=2)
         return superpixel_ids(neighbor, cells, grid)
 
     batch = ops.shape(products)[0]
@@ -149,6 +149,11 @@ def superpixel_ids(neighbor, cells, grid):
     """Index 0..8 of a neighbour of each cell -> its superpixel's index r*C + c."""
     neighbor = ops.cast(neighbor, "int32")
     return cells + (neighbor // 3 - 1) * grid.columns + neighbor % 3 - 1
+
+
+def _argmax(x, axis):
+    """int32. Keras' argmax first tells -0.0 from 0.0, in five passes over the tensor."""
+    return tf.argmax(x, axis, output_type=tf.int32)
 
 
 def _map_rows(function, tensors, grid, view):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from sp_transformer.model.layer_normalization import LayerNormalization
 from sp_transformer.model.projection import FeedForward
 
 
@@ -17,9 +18,7 @@ class SelfAttention(keras.layers.Layer):
     def __init__(self, heads=4, **kwargs):
         super().__init__(**kwargs)
         self.heads = heads
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, name="norm", dtype=self.dtype_policy
-        )
+        self.norm = LayerNormalization(name="norm", dtype=self.dtype_policy)
         self.query = self.key = self.value = self.output_layer = None
 
     def build(self, input_shape):
@@ -91,9 +90,7 @@ class SuperpixelClassifier(keras.layers.Layer):
             FeedForward(feed_forward_width, name=f"feed_forward_{index}", dtype=self.dtype_policy)
             for index in range(layers)
         )
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, name="norm", dtype=self.dtype_policy
-        )
+        self.norm = LayerNormalization(name="norm", dtype=self.dtype_policy)
         # Logits stay float32: bfloat16 has 8 bits, too few to tell close classes apart.
         self.logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")
 

@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from sp_transformer.model import local_attention
+from sp_transformer.model.layer_normalization import LayerNormalization
 from sp_transformer.model.projection import FeedForward, Projection
 
 PROJECTIONS = ("mlp", "linear")
@@ -58,7 +59,7 @@ class CrossAttention(keras.layers.Layer):
         self.implementation = implementation
 
         def norm(name):
-            return keras.layers.LayerNormalization(epsilon=1e-6, name=name, dtype=self.dtype_policy)
+            return LayerNormalization(name=name, dtype=self.dtype_policy)
 
         def project(name):
             hidden = channels if projection == "mlp" else 0
@@ -119,15 +120,25 @@ class CrossAttention(keras.layers.Layer):
         if pixel_position is not None:
             x, y = x + pixel_position, y + superpixel_position
         attend = self._attend_absorbed if self.implementation == "fold" else self._attend
-        pixel_change, superpixel_change = attend(x, y, grid)
-        pixels, superpixels = pixels + pixel_change, superpixels + superpixel_change
+        pixels, superpixels = attend(x, y, pixels, superpixels, grid)
         if self.feed_forward_width:
             superpixels = self.superpixel_feed_forward(superpixels)
             pixels = self.pixel_feed_forward(pixels)
         return pixels, superpixels
 
-    def _attend(self, x, y, grid):
-        """Eqs. 3 and 4 as they are written: every projection first, then the attention."""
+    def _attend(self, x, y, pixels, superpixels, grid):
+        """Eqs. 3 and 4 as they are written: every projection first, then the attention.
+
+        Args:
+          x: [B, G, P, E], the pixels as projections read them.
+          y: [B, R*C, E], the superpixels likewise.
+          pixels: [B, G, P, E], to be updated.
+          superpixels: [B, R*C, E], to be updated.
+          grid: the SuperpixelGrid.
+
+        Returns:
+          (pixels, superpixels), updated.
+        """
 
         def pixel_heads(projected):
             return local_attention.split_heads(projected, self.heads)
@@ -153,11 +164,11 @@ class CrossAttention(keras.layers.Layer):
         from_pixels = local_attention.join_heads(ops.expand_dims(from_pixels, 1), self.heads)
         from_superpixels = local_attention.join_heads(from_superpixels, self.heads)
         return (
-            self.pixel_output(from_superpixels),
-            self.superpixel_output(ops.squeeze(from_pixels, 1)),
+            self.pixel_output(from_superpixels, residual=pixels),
+            self.superpixel_output(ops.squeeze(from_pixels, 1), residual=superpixels),
         )
 
-    def _attend_absorbed(self, x, y, grid):
+    def _attend_absorbed(self, x, y, pixels, superpixels, grid):
         """`_attend` with the projections next to the attention taken on the superpixels' side."""
         scale = self._scale()
         queries = self._into_inputs(self.superpixel_query(y) * scale, self.pixel_key.output_layer)
@@ -173,16 +184,17 @@ class CrossAttention(keras.layers.Layer):
         from_pixels += 0.0 * ops.sum(self.pixel_key.output_layer.bias)
 
         keys, query_bias = self.superpixel_key(y) * scale, self.pixel_query.output_layer.bias
-        output = self.pixel_output.first_layer
         from_superpixels = local_attention.attend_to_superpixels(
             self.pixel_query.hidden_units_of(x),
             self._into_inputs(keys, self.pixel_query.output_layer),
-            self._through(self.superpixel_value(y), output),
+            self._through(self.superpixel_value(y), self.pixel_output.first_layer),
             grid,
             key_bias=ops.sum(self._by_head(keys) * self._by_head(query_bias), axis=-1),
         )
-        from_superpixels = self.pixel_output.after_first_layer(from_superpixels + output.bias)
-        return from_superpixels, self.superpixel_output(from_pixels)
+        return (
+            self.pixel_output.after_first_layer(from_superpixels, residual=pixels),
+            self.superpixel_output(from_pixels, residual=superpixels),
+        )
 
     def _scale(self):
         return (self.channels // self.heads) ** -0.5
@@ -193,25 +205,25 @@ class CrossAttention(keras.layers.Layer):
 
     def _into_inputs(self, x, layer):
         """[B, M, N*D] -> [B, M, N*U]: vectors to be multiplied with a layer's outputs, for its U inputs instead."""
-        kernel = self._by_head(layer.kernel)
-        return self._flat(ops.einsum("bmnd,und->bmnu", self._by_head(x), kernel))
+        kernels = ops.split(layer.kernel, self.heads, axis=1)
+        return self._per_head(x, [ops.transpose(kernel) for kernel in kernels])
 
     def _out_of_inputs(self, x, layer):
         """[B, M, N*U] -> [B, M, N*D]: each head's mean of a layer's inputs -> of its outputs."""
-        kernel = self._by_head(layer.kernel)
-        batch, tokens, units = ops.shape(x)
-        x = ops.reshape(x, [batch, tokens, self.heads, units // self.heads])
-        return self._flat(ops.einsum("bmnu,und->bmnd", x, kernel)) + layer.bias
+        return self._per_head(x, ops.split(layer.kernel, self.heads, axis=1)) + layer.bias
 
     def _through(self, x, layer):
-        """[B, M, N*D] -> [B, M, N*U]: what each head's values contribute to a layer's U outputs."""
-        size = self.channels // self.heads
-        kernel = ops.reshape(layer.kernel, [self.heads, size, layer.units])
-        return self._flat(ops.einsum("bmnd,ndu->bmnu", self._by_head(x), kernel))
+        """[B, M, N*D] -> [B, M, N*U]: what each head's values contribute to a layer's U outputs, bias included.
 
-    def _flat(self, x):
-        batch, tokens, heads, size = ops.shape(x)
-        return ops.reshape(x, [batch, tokens, heads * size])
+        The weights of a head sum to one, so that each head can bring its share of the bias.
+        """
+        contributions = self._per_head(x, ops.split(layer.kernel, self.heads, axis=0))
+        return contributions + ops.tile(layer.bias / self.heads, [self.heads])
+
+    def _per_head(self, x, kernels):
+        """[B, M, N*A] and N kernels [A, U] -> [B, M, N*U]."""
+        parts = zip(ops.split(x, self.heads, axis=-1), kernels, strict=True)
+        return ops.concatenate([ops.matmul(part, kernel) for part, kernel in parts], axis=-1)
 
     def get_config(self):
         return {

@@ -9,6 +9,7 @@ from sp_transformer.model.interpolation import (
     sample_for_reduction,
     upsample_to_tiles,
 )
+from sp_transformer.model.layer_normalization import LayerNormalization
 from sp_transformer.model.projection import Projection
 
 
@@ -41,9 +42,7 @@ class Hypercolumn(keras.layers.Layer):
         self.as_written = False
         # Tuples: tf.train.Checkpoint does not see layers in lists.
         self.norms = tuple(
-            keras.layers.LayerNormalization(
-                epsilon=1e-6, name=f"norm_stride{stride}", dtype=self.dtype_policy
-            )
+            LayerNormalization(name=f"norm_stride{stride}", dtype=self.dtype_policy)
             for stride in self.strides
         )
         self.projections = ()

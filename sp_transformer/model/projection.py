@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from sp_transformer.model.layer_normalization import LayerNormalization
+
 
 def gelu(x):
     """x/2 * (1 + erf(x / sqrt(2))), the exact GELU, shape kept.
@@ -13,6 +15,17 @@ def gelu(x):
     compile in bfloat16.
     """
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
+
+
+def _as_matrix(x):
+    """[..., C] -> [M, C]: TensorFlow's CPU kernels take a product and what follows it in one pass, but not around a
+    reshape."""
+    return ops.reshape(x, [-1, x.shape[-1]])
+
+
+def _like(x, tokens):
+    """[M, C] -> [..., C], as `x` has them."""
+    return ops.reshape(tokens, [*ops.shape(x)[:-1], tokens.shape[-1]])
 
 
 @keras.saving.register_keras_serializable("sp_transformer")
@@ -39,25 +52,32 @@ class Projection(keras.layers.Layer):
             input_shape = (*input_shape[:-1], self.hidden_units)
         self.output_layer.build(input_shape)
 
-    def call(self, x):
-        return self.output_layer(self.hidden_units_of(x))
+    def call(self, x, residual=None):
+        """[..., C] -> [..., units], plus `residual` of that shape."""
+        return self._output(self.hidden_units_of(x), residual)
 
     def hidden_units_of(self, x):
         """What the output layer multiplies: the hidden units after their GELU, or `x` if there are none."""
         if self.hidden is None:
             return x
-        return gelu(self.hidden(x))
+        return _like(x, gelu(self.hidden(_as_matrix(x))))
 
     @property
     def first_layer(self):
         """The Dense layer that `x` meets first."""
         return self.output_layer if self.hidden is None else self.hidden
 
-    def after_first_layer(self, x):
-        """The rest of the projection, for outputs of `first_layer`."""
+    def after_first_layer(self, x, residual=None):
+        """The rest of the projection, for outputs of `first_layer`, plus `residual`."""
         if self.hidden is None:
-            return x
-        return self.output_layer(gelu(x))
+            return x if residual is None else residual + x
+        return self._output(gelu(x), residual)
+
+    def _output(self, x, residual):
+        tokens = self.output_layer(_as_matrix(x))
+        if residual is not None:
+            tokens = _as_matrix(residual) + tokens
+        return _like(x, tokens)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
@@ -81,9 +101,7 @@ class FeedForward(keras.layers.Layer):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
         self.width = width
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, name="norm", dtype=self.dtype_policy
-        )
+        self.norm = LayerNormalization(name="norm", dtype=self.dtype_policy)
         self.network = None
 
     def build(self, input_shape):
@@ -94,7 +112,7 @@ class FeedForward(keras.layers.Layer):
         self.network.build(input_shape)
 
     def call(self, x):
-        return x + self.network(self.norm(x))
+        return self.network(self.norm(x), residual=x)
 
     def compute_output_shape(self, input_shape):
         return input_shape

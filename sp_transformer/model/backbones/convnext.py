@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from sp_transformer.model.backbones.drop_path import DropPath
+from sp_transformer.model.layer_normalization import LayerNormalization
 
 # Blocks and channels of the four stages.
 _ARCHITECTURES = {
@@ -80,9 +81,7 @@ class ConvNeXtBlock(keras.layers.Layer):
             name="depthwise",
             dtype=self.dtype_policy,
         )
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=_EPSILON, name="norm", dtype=self.dtype_policy
-        )
+        self.norm = LayerNormalization(epsilon=_EPSILON, name="norm", dtype=self.dtype_policy)
         self.expand = keras.layers.Dense(
             4 * channels,
             kernel_initializer=_truncated_normal(),
@@ -149,7 +148,7 @@ class ConvNeXt(keras.layers.Layer):
 
         depths, widths = _ARCHITECTURES[architecture]
         self.stem = _patchify(widths[0], STRIDES[0], "stem", self.dtype_policy)
-        self.stem_norm = keras.layers.LayerNormalization(
+        self.stem_norm = LayerNormalization(
             epsilon=_EPSILON, name="stem_norm", dtype=self.dtype_policy
         )
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)).tolist())
@@ -166,9 +165,7 @@ class ConvNeXt(keras.layers.Layer):
                 setattr(
                     self,
                     norm_name,
-                    keras.layers.LayerNormalization(
-                        epsilon=_EPSILON, name=norm_name, dtype=self.dtype_policy
-                    ),
+                    LayerNormalization(epsilon=_EPSILON, name=norm_name, dtype=self.dtype_policy),
                 )
                 setattr(self, conv_name, _patchify(width, 2, conv_name, self.dtype_policy))
             blocks = tuple(
