@@ -15,6 +15,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from sp_transformer.model.backbones.drop_path import DropPath
 
@@ -120,6 +121,15 @@ class ConvNorm(keras.layers.Layer):
             "zero_gamma": self.zero_gamma,
             "options": dataclasses.asdict(self.options),
         }
+
+
+def _apart(x):
+    """`x` itself, for a ReLU that must not be fused with the sum in front of it, as others read that sum too.
+
+    TensorFlow 2.21's remapper tries to all the same, fails ("fanout ... exist for missing node"), and then leaves every
+    convolution of the graph without its bias and ReLU fused.
+    """
+    return tf.ensure_shape(x, x.shape)
 
 
 class ResidualBlock(keras.layers.Layer):
@@ -330,6 +340,7 @@ class ResNet(keras.layers.Layer):
                 activated = False
             if stride in self.endpoint_strides:
                 endpoints[stride] = x
+                x = _apart(x)
         return endpoints
 
     def get_config(self):
