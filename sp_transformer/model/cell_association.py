@@ -5,7 +5,7 @@ Letters as in superpixel_grid.py, and Y, X the image; v, u the image pixels of a
 A cell's image pixels interpolate between its h*w feature pixels and a ring of one around them. All of a cell's pixels
 share their nine superpixels, so that interpolation is one constant matrix behind the products of feature size
 ("ring products", [B, R*C, 9, (h+2)*(w+2)]): small enough to keep, while everything of image size is made from them
-where it is needed, by rows of cells if it need not be kept.
+where it is needed, by bands of cells if it need not be kept.
 """
 
 import numpy as np
@@ -19,6 +19,8 @@ from sp_transformer.model.superpixel_grid import SuperpixelGrid
 ALIGNMENTS = ("aligned", "relative")
 # Neighbours of a ring's pixel may lie two cells off the cell whose ring it is.
 _RING = 2
+# Rows of cells whose full-size logits exist at the same time where only labels are asked for.
+_BAND_ROWS = 4
 
 
 def ring_products(pixels, superpixels, grid, alignment):
@@ -119,30 +121,32 @@ def neighbor_classes(superpixel_logits, grid):
 
 
 def label_map(products, superpixel_logits, grid, view):
-    """The class with the largest logit (Eq. 6), by rows of cells: ring products, [B, R*C, K] -> int32 [B, Y, X]."""
+    """The class with the largest logit (Eq. 6), band by band: ring products, [B, R*C, K] -> int32 [B, Y, X]."""
 
-    def row_labels(row):
-        row_products, classes = row
-        logits = image_logits(row_products, grid, view)
+    def band_labels(band):
+        band_products, classes = band
+        logits = image_logits(band_products, grid, view)
         # The softmax's denominator is the same for all classes of a pixel.
         weights = ops.exp(logits - ops.max(logits, axis=2, keepdims=True))
         return _argmax(ops.matmul(ops.swapaxes(classes, 2, 3), weights), axis=2)
 
-    return _map_rows(row_labels, (products, neighbor_classes(superpixel_logits, grid)), grid, view)
+    return _map_bands(
+        band_labels, (products, neighbor_classes(superpixel_logits, grid)), grid, view
+    )
 
 
 def superpixel_map(products, grid, view):
-    """The superpixel with the largest logit (Eq. 7), by rows of cells: ring products -> int32 [B, Y, X], r*C + c."""
+    """The superpixel with the largest logit (Eq. 7), band by band: ring products -> int32 [B, Y, X], r*C + c."""
 
-    def row_superpixels(row):
-        row_products, cells = row
-        neighbor = _argmax(image_logits(row_products, grid, view), axis=2)
+    def band_superpixels(band):
+        band_products, cells = band
+        neighbor = _argmax(image_logits(band_products, grid, view), axis=2)
         return superpixel_ids(neighbor, cells, grid)
 
     batch = ops.shape(products)[0]
     cells = ops.reshape(ops.arange(grid.cells, dtype="int32"), [1, grid.cells, 1])
     cells = ops.broadcast_to(cells, [batch, grid.cells, 1])
-    return _map_rows(row_superpixels, (products, cells), grid, view)
+    return _map_bands(band_superpixels, (products, cells), grid, view)
 
 
 def superpixel_ids(neighbor, cells, grid):
@@ -156,11 +160,11 @@ def _argmax(x, axis):
     return tf.argmax(x, axis, output_type=tf.int32)
 
 
-def _map_rows(function, tensors, grid, view):
-    """Applies `function` to one row of cells of the whole batch after the other.
+def _map_bands(function, tensors, grid, view):
+    """Applies `function` to one band of a few rows of cells of the whole batch after the other.
 
     Args:
-      function: a tuple of [B, C, ...] -> whole numbers [B, C, v*u].
+      function: a tuple of [B, n, ...] of n cells each -> whole numbers [B, n, v*u].
       tensors: of [B, R*C, ...].
       grid: the SuperpixelGrid.
       view: (v, u).
@@ -169,24 +173,27 @@ def _map_rows(function, tensors, grid, view):
       int32 [B, Y, X].
     """
     batch, (height, width) = ops.shape(tensors[0])[0], view
+    rows = _BAND_ROWS
+    if not grid.static or grid.rows % rows:
+        rows = 1
 
-    def by_row(x):
-        x = ops.reshape(x, [batch, grid.rows, grid.columns, *x.shape[2:]])
+    def by_band(x):
+        x = ops.reshape(x, [batch, grid.rows // rows, rows * grid.columns, *x.shape[2:]])
         return ops.swapaxes(x, 0, 1)
 
-    def image_rows(row):
-        values = ops.reshape(function(row), [batch, grid.columns, height, width])
+    def image_rows(band):
+        values = ops.reshape(function(band), [batch * rows, grid.columns, height, width])
         values = ops.transpose(ops.cast(values, "int32"), (0, 2, 1, 3))
-        return ops.reshape(values, [batch, height, grid.columns * width])
+        return ops.reshape(values, [batch, rows * height, grid.columns * width])
 
-    rows = tf.map_fn(
+    bands = tf.map_fn(
         image_rows,
-        tuple(by_row(x) for x in tensors),
+        tuple(by_band(x) for x in tensors),
         # More at a time would hold what this loop is there not to hold.
         parallel_iterations=1,
         fn_output_signature=tf.int32,
     )
-    return ops.reshape(ops.swapaxes(rows, 0, 1), [batch, grid.rows * height, grid.columns * width])
+    return ops.reshape(ops.swapaxes(bands, 0, 1), [batch, grid.rows * height, grid.columns * width])
 
 
 def _outside(grid):

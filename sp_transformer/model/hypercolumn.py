@@ -86,8 +86,7 @@ class Hypercolumn(keras.layers.Layer):
             if stride > self.output_stride and not self.as_written:
                 enlarged.append((stride // self.output_stride, projection(norm(features))))
                 continue
-            features = self._to_output_stride(features, stride, size, norm, projection)
-            total = features if total is None else total + features
+            total = self._add_at_output_stride(total, features, stride, size, norm, projection)
         if grid is not None and total is not None:
             total = grid.regroup(total)
         for factor, features in enlarged:
@@ -99,13 +98,15 @@ class Hypercolumn(keras.layers.Layer):
             total = resized if total is None else total + resized
         return total
 
-    def _to_output_stride(self, features, stride, size, norm, projection):
+    def _add_at_output_stride(self, total, features, stride, size, norm, projection):
+        """`total`, which may be None, plus an endpoint of at most the output's stride."""
         factor = self.output_stride // stride
         sizes = features.shape[1:3]
         if self.as_written or any(side is not None and side % factor for side in sizes):
-            return resize_bilinear(projection(norm(features)), size)
-        sampled = norm(sample_for_reduction(features, factor))
-        return projection.output_layer(reduce_samples(projection.hidden_units_of(sampled), factor))
+            features = resize_bilinear(projection(norm(features)), size)
+            return features if total is None else total + features
+        hidden = projection.hidden_units_of(norm(sample_for_reduction(features, factor)))
+        return projection.after_hidden_layer(reduce_samples(hidden, factor), residual=total)
 
     def compute_output_spec(self, endpoints, grid=None):
         shape = self.compute_output_shape({s: x.shape for s, x in endpoints.items()})

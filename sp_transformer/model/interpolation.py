@@ -91,12 +91,7 @@ def reduce_samples(x, factor):
     count = _samples(factor)
     if count == 1:
         return x
-    batch, height, width, channels = ops.shape(x)
-    rows, columns = height // count, width // count
-    # One axis at a time: TensorFlow transposes for a reduction over two separate axes.
-    x = ops.sum(ops.reshape(x, [batch * rows, count, width * channels]), axis=1)
-    x = ops.mean(ops.reshape(x, [batch * rows * columns, count, channels]), axis=1) / count
-    return ops.reshape(x, [batch, rows, columns, channels])
+    return ops.average_pool(x, count, strides=count, data_format="channels_last")
 
 
 def _samples(factor):

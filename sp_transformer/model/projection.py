@@ -54,7 +54,7 @@ class Projection(keras.layers.Layer):
 
     def call(self, x, residual=None):
         """[..., C] -> [..., units], plus `residual` of that shape."""
-        return self._output(self.hidden_units_of(x), residual)
+        return self.after_hidden_layer(self.hidden_units_of(x), residual)
 
     def hidden_units_of(self, x):
         """What the output layer multiplies: the hidden units after their GELU, or `x` if there are none."""
@@ -71,9 +71,10 @@ class Projection(keras.layers.Layer):
         """The rest of the projection, for outputs of `first_layer`, plus `residual`."""
         if self.hidden is None:
             return x if residual is None else residual + x
-        return self._output(gelu(x), residual)
+        return self.after_hidden_layer(gelu(x), residual)
 
-    def _output(self, x, residual):
+    def after_hidden_layer(self, x, residual=None):
+        """The output layer alone, for what `hidden_units_of` gives, plus `residual`."""
         tokens = self.output_layer(_as_matrix(x))
         if residual is not None:
             tokens = _as_matrix(residual) + tokens
