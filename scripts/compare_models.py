@@ -6,8 +6,8 @@
 Prints a Markdown table with the rules by which it was measured, and writes the same and every single time to --json.
 The models:
 
-    ours                     the config's model; for inference with BatchNorm folded, as an export has it
-    ours_unfolded            the same with its BatchNorm (inference only: in training that is `ours`)
+    ours                     the config's model; for inference in inference form, as `export --inference_form` writes it
+    ours_unfolded            the same as it trains (inference only: in training that is `ours`)
     ours_gather              ours with the paper's form of attention, every pixel copied for its nine superpixels
     deeplab_v3_plus          keras_cv's DeepLabV3+ on a ResNet as deep as the config's, or else ResNet-50
     deeplab_v3_plus_folded   the same with BatchNorm folded (inference only)
@@ -283,8 +283,10 @@ def _rules(config, settings):
     if settings.mode == "inference":
         timed = (
             "Timed: uint8 images on the device -> normalisation -> logits -> resized bilinearly to the image -> "
-            "argmax -> int32 labels, with their transfer to the host. No softmax. `ours` and `ours_gather` have their "
-            "BatchNorm folded into the convolutions, as `deeplab_v3_plus_folded`; the others are as they train."
+            "argmax -> int32 labels, with their transfer to the host. No softmax. `ours` and `ours_gather` are in "
+            "inference form, as `export --inference_form` writes them: BatchNorm folded into the convolutions, as "
+            "`deeplab_v3_plus_folded`, and on CPUs without XLA LayerNorm by TensorFlow's CPU kernel. The others are as "
+            "they train."
         )
     else:
         share = report_lib.format_number(100 * config.training.top_k_fraction)

@@ -3,7 +3,9 @@
 Letters: B batch; Y, X image height and width; K classes.
 """
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ import peers
 import tensorflow as tf
 
 from sp_transformer.config import derived
-from sp_transformer.model import batch_norm_folding, builder, flops, summary
+from sp_transformer.model import builder, flops, inference_form, summary
 from sp_transformer.protos import model_pb2
 from sp_transformer.training import losses
 
@@ -58,11 +60,14 @@ def _build_ours(name, config, settings):
     model = builder.build_model(options)
     count = summary.model_multiply_adds(model, settings.size)
     parameters = _count_parameters(model)
+    kernels = contextlib.nullcontext
     if settings.mode == "inference" and name != "ours_unfolded":
-        model = batch_norm_folding.inference_form(model)
+        model = inference_form.convert(model)
+        kernels = functools.partial(inference_form.kernels, settings.jit_compile)
 
     def labels(images):
-        return model.labels(model.features(images, training=False))
+        with kernels():
+            return model.labels(model.features(images, training=False))
 
     def loss(images, truth, *rule):
         # In the layout by cell, as in training: no logits need to be brought into the image's.

@@ -21,7 +21,7 @@ from sp_transformer.benchmarking import settings as settings_lib
 
 _BOOLEANS = {"true": True, "false": False}
 # Attention has neither backbone nor training step, and is measured in every implementation.
-_UNUSED_BY_ATTENTION = ("mode", "implementation", "fold_batch_norm")
+_UNUSED_BY_ATTENTION = ("mode", "implementation", "inference_form")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -77,8 +77,9 @@ def _define_axes(values):
         "precision": "float32 and bfloat16. Default: the config's.",
         "jit_compile": "Whether XLA compiles, true and false. Default: false.",
         "implementation": "fold and gather, of the tokenizer's attention. Default: the config's.",
-        "fold_batch_norm": "Whether BatchNorm is folded into the convolutions, true and false. "
-        "Default: true in inference; training cannot.",
+        "inference_form": "Whether the model is brought into its fastest form, true and false: BatchNorm folded into "
+        "the convolutions and, on CPUs without XLA, LayerNorm by TensorFlow's CPU kernel. export writes it with "
+        "--inference_form. Default: true in inference; training cannot.",
     }
     for name, text in axes.items():
         flags.DEFINE_list(name, None, f"One or more, by commas: {text}", flag_values=values)
@@ -126,7 +127,7 @@ def settings_of(values: flags.FlagValues) -> settings_lib.Settings:
         precisions=_axis(values, "precision", str),
         jit_compile=_axis(values, "jit_compile", _boolean, (False,)),
         implementations=_axis(values, "implementation", str),
-        fold_batch_norm=_axis(values, "fold_batch_norm", _boolean),
+        inference_form=_axis(values, "inference_form", _boolean),
         rounds=values.rounds,
         warmup=values.warmup,
         peak_memory=values.peak_memory,

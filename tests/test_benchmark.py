@@ -51,7 +51,7 @@ def test_flags_become_settings():
             "--precision=float32,bfloat16",
             "--jit_compile=false,true",
             "--implementation=fold,gather",
-            "--fold_batch_norm=false",
+            "--inference_form=false",
             "--rounds=3",
             "--warmup=0",
             "--peak_memory",
@@ -65,7 +65,7 @@ def test_flags_become_settings():
     assert settings.precisions == ("float32", "bfloat16")
     assert settings.jit_compile == (False, True)
     assert settings.implementations == ("fold", "gather")
-    assert settings.fold_batch_norm == (False,)
+    assert settings.inference_form == (False,)
     assert (settings.rounds, settings.warmup, settings.peak_memory) == (3, 0, True)
 
 
@@ -82,7 +82,7 @@ def test_dry_run_of_attention_shows_no_axis_that_it_has_not(capsys):
     assert benchmark.main(parse(f"--config_file={CONFIG}", "--report=attention", "--dry_run")) == 0
     shown = capsys.readouterr().out
     assert "every form" in shown and "precision" in shown
-    assert "implementation" not in shown and "fold_batch_norm" not in shown
+    assert "implementation" not in shown and "inference_form" not in shown
 
 
 def test_faults_exit_with_2_before_tensorflow_is_imported():
@@ -99,13 +99,13 @@ def test_faults_exit_with_2_before_tensorflow_is_imported():
         (["--size=64x"], "'64x' is no size"),
         (["--batch_size=two"], "'two' is not a whole number"),
         (["--jit_compile=maybe"], "'maybe' is neither true nor false"),
-        (["--fold_batch_norm=1"], "'1' is neither"),
+        (["--inference_form=1"], "'1' is neither"),
         (["--mode="], "--mode is an empty list"),
         (["--implementation=fold,"], "--implementation is an empty list or has an empty value"),
         (["--report=attention", "--implementation=fold"], "--implementation has no effect"),
         (["--report=attention", "--mode=training"], "--mode has no effect"),
         (["--batch_size=1,1"], "asked for twice"),
-        (["--mode=training", "--fold_batch_norm=true"], "does not go with mode training"),
+        (["--mode=training", "--inference_form=true"], "does not go with mode training"),
         (["--override=model { chanels: 1 }"], "chanels"),
     ],
 )

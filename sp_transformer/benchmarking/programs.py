@@ -3,6 +3,8 @@
 Shapes: B batch; Y,X image height and width.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,7 +12,7 @@ from google.protobuf import text_format
 
 from sp_transformer.benchmarking import variants
 from sp_transformer.config import derived
-from sp_transformer.model import batch_norm_folding, builder
+from sp_transformer.model import builder, inference_form
 from sp_transformer.protos import experiment_pb2
 from sp_transformer.training import optimizer as optimizer_lib
 from sp_transformer.training import train_step
@@ -40,14 +42,14 @@ class Models:
         return self._models[key]
 
     def to_run(self, variant: variants.Variant):
-        """The model that the variant runs: `of`, or that with BatchNorm folded."""
-        return self.folded(variant) if variant.fold_batch_norm else self.of(variant)
+        """The model that the variant runs: `of`, or its inference form."""
+        return self.folded(variant) if variant.inference_form else self.of(variant)
 
     def folded(self, variant: variants.Variant):
         """The variant's model with BatchNorm folded; of the weights as they were when this was first called."""
         key = self._key(variant)
         if key not in self._folded:
-            self._folded[key] = batch_norm_folding.inference_form(self.of(variant))
+            self._folded[key] = inference_form.convert(self.of(variant))
         return self._folded[key]
 
     def _key(self, variant):
@@ -69,6 +71,13 @@ def program(variant: variants.Variant, models: Models):
     if variant.mode == "training":
         return _training_program(variant, models.of(variant))
     return _inference_program(variant, models.to_run(variant))
+
+
+def kernels(variant: variants.Variant) -> contextlib.AbstractContextManager:
+    """The context that whatever the variant runs is traced in."""
+    if variant.inference_form:
+        return inference_form.kernels(variant.jit_compile)
+    return contextlib.nullcontext()
 
 
 def failure(name: str, error: Exception) -> str:
@@ -109,7 +118,7 @@ def memory_case(variant: variants.Variant) -> tuple[str, dict]:
         "precision": variant.precision,
         "jit_compile": variant.jit_compile,
         "implementation": variant.implementation,
-        "fold_batch_norm": variant.fold_batch_norm,
+        "inference_form": variant.inference_form,
     }
     return f"{__name__}:from_memory_case", arguments
 
@@ -125,12 +134,12 @@ def from_memory_case(config: str, size, **arguments):
 
 def _inference_program(variant, model):
     images = random_images(variant)
-    # A static signature: the sizes are known where speed counts, and TensorFlow folds what depends on them.
     labels = tf.function(
-        lambda batch: model.labels(model.features(batch)),
-        input_signature=[tf.TensorSpec(images.shape, images.dtype)],
-        jit_compile=variant.jit_compile,
+        lambda batch: model.labels(model.features(batch)), jit_compile=variant.jit_compile
     )
+    # A static signature: the sizes are known where speed counts, and TensorFlow folds what depends on them.
+    with kernels(variant):
+        labels = labels.get_concrete_function(tf.TensorSpec(images.shape, images.dtype))
     return lambda: labels(images).numpy()
 
 

@@ -82,6 +82,10 @@ def _mode_rules(settings):
             "included are normalisation, upsampling, argmax and the transfer of the labels. Image size and batch "
             "are static; a config's resize of its data is left out."
         )
+        rules.append(
+            "Inference form, where not said otherwise: BatchNorm folded into the convolutions and, on a CPU without "
+            "XLA, LayerNorm by TensorFlow's CPU kernel. Labels equal up to rounding; `export --inference_form` has it."
+        )
     if "training" in settings.modes:
         rules.append(
             "Training: one whole step (forward, loss at full size, backward, AdamW) on images (float32, 0..255) "

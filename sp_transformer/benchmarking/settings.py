@@ -25,8 +25,8 @@ class Settings:
       precisions: of PRECISIONS; empty for each config's own.
       jit_compile: whether XLA compiles.
       implementations: of IMPLEMENTATIONS; empty for each config's own.
-      fold_batch_norm: whether BatchNorm is folded into the convolutions; empty for folded in inference and as it is
-        in training.
+      inference_form: whether the model is converted by model/inference_form.py (BatchNorm folded, CPU kernels); empty
+        for converted in inference and as it is in training.
       rounds: rounds that are timed.
       warmup: rounds before these.
       peak_memory: whether peak memory is measured too, in processes of their own.
@@ -41,7 +41,7 @@ class Settings:
     precisions: tuple[str, ...] = ()
     jit_compile: tuple[bool, ...] = (False,)
     implementations: tuple[str, ...] = ()
-    fold_batch_norm: tuple[bool, ...] = ()
+    inference_form: tuple[bool, ...] = ()
     rounds: int = 10
     warmup: int = 2
     peak_memory: bool = False

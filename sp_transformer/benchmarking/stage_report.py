@@ -109,7 +109,7 @@ def _backbones_alone(variant, timings):
     own = timings[stages.BACKBONE]
     if variant.mode == "training":
         alone = {"ours": own}
-    elif variant.fold_batch_norm:
+    elif variant.inference_form:
         # The stage is the backbone alone: timed once.
         alone = {stages.OURS_FOLDED: own}
     else:

@@ -32,7 +32,10 @@ def stage_programs(variant: variants.Variant, models: programs.Models) -> dict:
     made = {}
 
     def add(name, stage, inputs, variables, differentiable=True):
-        made[name], outputs = make(stage, inputs, variables, differentiable, variant.jit_compile)
+        with programs.kernels(variant):
+            made[name], outputs = make(
+                stage, inputs, variables, differentiable, variant.jit_compile
+            )
         return outputs
 
     endpoints = add(
@@ -71,7 +74,7 @@ def stage_programs(variant: variants.Variant, models: programs.Models) -> dict:
 def backbone_programs(variant: variants.Variant, models: programs.Models) -> dict:
     """{name: function without arguments}: backbones alone that no stage of the variant has timed yet."""
     made = {}
-    if variant.mode == "inference" and not variant.fold_batch_norm:
+    if variant.mode == "inference" and not variant.inference_form:
         model = models.folded(variant)
         made[OURS_FOLDED] = _backbone_program(variant, model, model.backbone)
     if variant.config.model.backbone.name == "resnet50":

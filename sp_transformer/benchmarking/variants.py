@@ -30,7 +30,7 @@ class Variant:
       precision: "float32" or "bfloat16".
       jit_compile: whether XLA compiles.
       implementation: "fold" or "gather".
-      fold_batch_norm: whether BatchNorm is folded into the convolutions.
+      inference_form: whether the model is converted by model/inference_form.py.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Variant:
     precision: str
     jit_compile: bool
     implementation: str
-    fold_batch_norm: bool
+    inference_form: bool
 
     def describe(self) -> dict:
         """Plain values that JSON can hold, under the names of the flags."""
@@ -54,7 +54,7 @@ class Variant:
             "precision": self.precision,
             "jit_compile": self.jit_compile,
             "implementation": self.implementation,
-            "fold_batch_norm": self.fold_batch_norm,
+            "inference_form": self.inference_form,
         }
 
 
@@ -84,7 +84,7 @@ def plan(settings: settings_lib.Settings) -> list[Variant]:
         settings.precisions or (None,),
         settings.jit_compile,
         settings.implementations or (None,),
-        settings.fold_batch_norm or (None,),
+        settings.inference_form or (None,),
     ):
         variants.append(_variant(configs[file], settings, *choice))
     _check_duplicates(variants)
@@ -94,7 +94,7 @@ def plan(settings: settings_lib.Settings) -> list[Variant]:
 
 
 def _variant(
-    config, settings, mode, size, batch_size, precision, jit_compile, implementation, fold
+    config, settings, mode, size, batch_size, precision, jit_compile, implementation, converted
 ):
     own = experiment_pb2.ExperimentOptions()
     own.CopyFrom(config)
@@ -113,7 +113,7 @@ def _variant(
         (settings.precisions, precision),
         (settings.jit_compile, "XLA" if jit_compile else "graph"),
         (settings.implementations, implementation),
-        (settings.fold_batch_norm, "BatchNorm folded" if fold else "BatchNorm as it is"),
+        (settings.inference_form, "inference form" if converted else "as trained"),
     ]
     words = [word for axis, word in differing if len(axis) > 1]
     return Variant(
@@ -125,7 +125,7 @@ def _variant(
         precision=_PRECISION.Name(own.training.precision).lower(),
         jit_compile=jit_compile,
         implementation=_IMPLEMENTATION.Name(own.model.tokenizer.implementation).lower(),
-        fold_batch_norm=mode == "inference" if fold is None else fold,
+        inference_form=mode == "inference" if converted is None else converted,
     )
 
 
@@ -158,10 +158,10 @@ def _check(settings):
             raise ValueError(
                 f"size {format_size(size)} has a side below 1 pixel; give it in pixels"
             )
-    if "training" in settings.modes and True in settings.fold_batch_norm:
+    if "training" in settings.modes and True in settings.inference_form:
         raise ValueError(
-            "fold_batch_norm true does not go with mode training, which needs BatchNorm's own "
-            "statistics; measure inference only, or leave fold_batch_norm out"
+            "inference_form true does not go with mode training, which needs BatchNorm's own "
+            "statistics; measure inference only, or leave inference_form out"
         )
     if settings.report == "stages" and settings.peak_memory:
         raise ValueError(

@@ -89,8 +89,13 @@ class Neighborhood:
 
     def fold_max(self, windows, heads=1):
         """As `fold`, with the maximum instead of the sum; without a gradient."""
-        taken = self._take_slots(ops.stop_gradient(windows), heads, _NOTHING)
-        return self._join_heads(ops.max(taken, axis=2), heads)
+        flat, index, exists = self._slots(ops.stop_gradient(windows), heads)
+        largest = None
+        for slot in range(index.shape[-1]):
+            part = ops.take(flat, index[:, slot], axis=1)
+            part = ops.where(ops.expand_dims(exists[:, slot], -1), part, _NOTHING)
+            largest = part if largest is None else ops.maximum(largest, part)
+        return self._join_heads(largest, heads)
 
     def _gather(self, superpixels, heads):
         batch, channels = ops.shape(superpixels)[0], superpixels.shape[-1] // heads
@@ -99,29 +104,44 @@ class Neighborhood:
         index = xp.reshape(self.window_index(), [self.tiles, 1, self.slots])
         head = np.arange(heads, dtype=np.int32)[:, None]
         index = xp.where(index == self.cells, self.cells * heads, index * heads + head)
-        windows = _take_with_fallback(by_head, xp.reshape(index, [-1]), 0.0)
+        # One row more, of zeros, for slots outside the grid.
+        by_head = ops.pad(by_head, [[0, 0], [0, 1], [0, 0]])
+        windows = ops.take(by_head, xp.reshape(index, [-1]), axis=1)
         return ops.reshape(windows, [batch, self.tiles, heads * self.slots, channels])
 
     def _fold(self, windows, heads):
-        return self._join_heads(ops.sum(self._take_slots(windows, heads, 0.0), axis=2), heads)
+        flat, index, exists = self._slots(windows, heads)
+        # Slot by slot: one gather of all slots and a sum over them would write and read everything once more.
+        total = None
+        for slot in range(index.shape[-1]):
+            part = ops.take(flat, index[:, slot], axis=1)
+            if not (self.static and exists[:, slot].all()):
+                part *= ops.expand_dims(ops.cast(exists[:, slot], part.dtype), -1)
+            total = part if total is None else total + part
+        return self._join_heads(total, heads)
 
     def _join_heads(self, x, heads):
         return ops.reshape(x, [ops.shape(x)[0], self.cells, heads * x.shape[-1]])
 
-    def _take_slots(self, windows, heads, fallback):
-        """[B, G, J*S, E] -> [B, R*C*J, n, E], each superpixel's slots."""
+    def _slots(self, windows, heads):
+        """Windows as rows, and where each superpixel's slots are among them.
+
+        Returns:
+          [B, G*J*S, E]; indices [R*C*J, n] int32 of its axis 1; and whether there is such a slot, bool [R*C*J, n].
+        """
         batch, channels = ops.shape(windows)[0], windows.shape[-1]
         flat = ops.reshape(windows, [batch, self.tiles * heads * self.slots, channels])
         xp = namespace(self.static)
         slots = self.slot_index()
         shown = slots.shape[-1]
         slots = xp.reshape(slots, [self.cells, 1, shown])
+        exists = slots < self.tiles * self.slots
+        slots = xp.where(exists, slots, 0)
         head = np.arange(heads, dtype=np.int32)[:, None]
         index = (slots // self.slots * heads + head) * self.slots + slots % self.slots
-        none = self.tiles * self.slots
-        index = xp.where(slots == none, none * heads, index)
-        taken = _take_with_fallback(flat, xp.reshape(index, [-1]), fallback)
-        return ops.reshape(taken, [batch, self.cells * heads, shown, channels])
+        exists = xp.broadcast_to(exists, [self.cells, heads, shown])
+        shape = [self.cells * heads, shown]
+        return flat, xp.reshape(index, shape), xp.reshape(exists, shape)
 
     def gather_clamped(self, superpixels):
         """As `gather` with one head, with the nearest superpixel of the grid in slots outside."""
@@ -176,9 +196,3 @@ def _backward(function):
         return function(args[0] if upstream is None else upstream)
 
     return grad
-
-
-def _take_with_fallback(x, index, fallback):
-    """x [B, M, E], index [I] with values 0..M -> [B, I, E]; index M gives `fallback`."""
-    extra = ops.full([ops.shape(x)[0], 1, x.shape[-1]], fallback, dtype=x.dtype)
-    return ops.take(ops.concatenate([x, extra], axis=1), index, axis=1)

@@ -21,7 +21,7 @@ from google.protobuf import text_format
 
 from sp_transformer import version
 from sp_transformer.config import derived
-from sp_transformer.model import batch_norm_folding
+from sp_transformer.model import inference_form
 from sp_transformer.serving import lowering, stablehlo_options
 from sp_transformer.training import optimizer as optimizers
 from sp_transformer.training import train_step
@@ -50,9 +50,7 @@ class _Programs:
         # The step divides by the batch size of the options.
         self._config.training.batch_size = options.batch_size
         self._model = model
-        self._inference = (
-            batch_norm_folding.inference_form(model) if options.fold_batch_norm else model
-        )
+        self._inference = inference_form.convert(model) if options.fold_batch_norm else model
         self._shape = (options.batch_size, *(options.size or derived.input_size(config)))
         self._names = {}
 

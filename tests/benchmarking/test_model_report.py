@@ -60,7 +60,7 @@ def test_inference_gives_the_labels_of_the_model(inference, models):
 
 
 def test_variants_of_the_same_weights_share_a_model(inference, models):
-    others = variants.plan(tiny(batch_sizes=(1,), fold_batch_norm=(False,), jit_compile=(True,)))
+    others = variants.plan(tiny(batch_sizes=(1,), inference_form=(False,), jit_compile=(True,)))
     assert models.of(others[0]) is models.of(inference)
     assert models.to_run(others[0]) is models.of(inference)
     assert models.to_run(inference) is not models.of(inference)
@@ -116,7 +116,7 @@ def test_report_of_two_variants(monkeypatch, models, inference):
     told = []
     settings = tiny(
         implementations=("fold", "gather"),
-        fold_batch_norm=(False,),
+        inference_form=(False,),
         rounds=2,
         warmup=0,
         peak_memory=True,

@@ -72,7 +72,7 @@ def test_stages_of_training_give_outputs_and_all_gradients(models):
 def test_backbones_alone_are_those_that_no_stage_times(models):
     (folded,) = variants.plan(tiny())
     assert stages.backbone_programs(folded, models) == {}
-    (as_it_is,) = variants.plan(tiny(fold_batch_norm=(False,)))
+    (as_it_is,) = variants.plan(tiny(inference_form=(False,)))
     made = stages.backbone_programs(as_it_is, models)
     assert list(made) == [stages.OURS_FOLDED]
     model, images = models.of(as_it_is), programs.random_images(as_it_is)
@@ -114,8 +114,8 @@ def test_shares_and_rest_are_of_the_same_round():
 @pytest.mark.parametrize(
     ("arguments", "alone", "faster", "quotient"),
     [
-        ({"fold_batch_norm": (False,)}, {}, "ours, BatchNorm folded", 4.0),
-        ({"fold_batch_norm": (False,)}, {stages.KERAS_RESNET50: 1.0}, "keras.applications", 8.0),
+        ({"inference_form": (False,)}, {}, "ours, BatchNorm folded", 4.0),
+        ({"inference_form": (False,)}, {stages.KERAS_RESNET50: 1.0}, "keras.applications", 8.0),
         ({"modes": ("training",)}, {}, "ours", 2.0),
     ],
 )

@@ -20,7 +20,7 @@ def test_defaults_are_those_of_the_config():
     assert variant.size == (1024, 2048) and variant.batch_size == 1
     assert variant.precision == "bfloat16" and variant.implementation == "fold"
     assert variant.mode == "inference" and not variant.jit_compile
-    assert variant.fold_batch_norm
+    assert variant.inference_form
     (variant,) = plan(overrides=("model { tokenizer { implementation: GATHER } }",))
     assert variant.implementation == "gather"
 
@@ -42,7 +42,7 @@ def test_cross_product_in_the_order_of_the_axes():
         "training, bfloat16, graph",
         "training, bfloat16, XLA",
     ]
-    assert [v.fold_batch_norm for v in planned] == [True] * 4 + [False] * 4
+    assert [v.inference_form for v in planned] == [True] * 4 + [False] * 4
 
 
 def test_choices_reach_the_config_that_is_built():
@@ -74,8 +74,8 @@ def test_names_say_only_what_differs():
         "cityscapes/resnet50_1ca, batch 1",
         "cityscapes/resnet50_1ca, batch 4",
     ]
-    names = [v.name for v in plan(fold_batch_norm=(True, False), sizes=((64, 64), (96, 64)))]
-    assert names[:2] == ["64x64, BatchNorm folded", "64x64, BatchNorm as it is"]
+    names = [v.name for v in plan(inference_form=(True, False), sizes=((64, 64), (96, 64)))]
+    assert names[:2] == ["64x64, inference form", "64x64, as trained"]
 
 
 def test_descriptions_are_plain_values():
@@ -89,7 +89,7 @@ def test_descriptions_are_plain_values():
         "precision": "float32",
         "jit_compile": False,
         "implementation": "fold",
-        "fold_batch_norm": True,
+        "inference_form": True,
     }
 
 
@@ -107,7 +107,7 @@ def test_descriptions_are_plain_values():
         ({"sizes": ((0, 64),)}, "size 0x64"),
         ({"rounds": 0}, "rounds 0"),
         ({"warmup": -1}, "warmup -1"),
-        ({"modes": ("training",), "fold_batch_norm": (True,)}, "fold_batch_norm true"),
+        ({"modes": ("training",), "inference_form": (True,)}, "inference_form true"),
         ({"report": "stages", "peak_memory": True}, "peak_memory"),
         (
             {"modes": ("training",), "sizes": ((100, 64),)},

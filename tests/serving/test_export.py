@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
+import sp_transformer as spt
 from sp_transformer import version
+from sp_transformer.model import inference as inference_lib
 from sp_transformer.protos import experiment_pb2
 from sp_transformer.serving import export
 
@@ -40,6 +42,28 @@ def test_every_function_gives_the_models_labels_to_the_last(exported, inference,
             np.testing.assert_array_equal(found, expected)
     # One class everywhere would be equal whatever the weights.
     assert len(classes) >= 3
+
+
+def test_inference_form_labels_as_the_model_does(tmp_path, capsys):
+    config = spt.load_config(
+        "configs/synthetic/quickstart.textproto",
+        ["model { channels: 16 tokenizer { layers: 1 } classifier { layers: 1 } }"],
+    )
+    model = spt.build_model(config)
+    inference = inference_lib.Inference(model, config.data)
+    target = export.export_saved_model(config, model, tmp_path / "fast", in_inference_form=True)
+    assert "reloaded; labels and superpixels" in capsys.readouterr().out
+    about = json.loads((target / "assets.extra" / "version.json").read_text())
+    assert about["inference_form"] is True
+    loaded = tf.saved_model.load(str(target))
+    different = pixels = 0
+    for image in random_images():
+        labels = loaded.signatures["serving_default"](images=tf.constant(image))["labels"]
+        different += np.sum(labels.numpy() != inference.labels(image).numpy())
+        pixels += labels.numpy().size
+    assert different <= 1e-3 * pixels
+    paths = [variable.name for variable in loaded.weights]
+    assert len(paths) < len(model.variables), "BatchNorm's variables are not among what is saved"
 
 
 def test_signatures_take_any_batch_of_rgb_bytes_and_nothing_else(exported):

@@ -42,7 +42,7 @@ class ConvNormOptions:
       batch_norm_momentum: BatchNorm's momentum.
       conv_bias: Whether convolutions carry a bias in front of BatchNorm.
       batch_norm: Whether there is a BatchNorm; without, the convolution carries a bias in its place
-        (the inference form, see batch_norm_folding.py).
+        (the inference form, see inference_form.py).
     """
 
     batch_norm_epsilon: float = 1e-3

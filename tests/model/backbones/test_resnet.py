@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import test_util
 
 from sp_transformer.model.backbones import resnet
 
@@ -164,3 +165,19 @@ def test_config_round_trip():
 def test_rejects(kwargs, text):
     with pytest.raises(ValueError, match=text):
         resnet.ResNet(**kwargs)
+
+
+@pytest.mark.skipif(not test_util.IsMklEnabled(), reason="TensorFlow without oneDNN")
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_optimizer_fuses_every_convolution_of_the_inference_form(architecture, optimized_ops):
+    """Endpoints that are read before their ReLU as well must not keep it from the whole graph."""
+    layer = resnet.ResNet(architecture, [2, 4, 8], options=resnet.ConvNormOptions(batch_norm=False))
+    layer.build((None, None, None, 3))
+    total = sum(isinstance(x, keras.layers.Conv2D) for x in layer._flatten_layers())
+    function = tf.function(lambda x: layer(x, training=False))
+    ops = optimized_ops(function, tf.zeros([1, 32, 64, 3]))
+    fused = ops["_MklNativeFusedConv2D"] + ops["_MklNativePadWithFusedConv2D"]
+    assert fused == total
+    assert not {"Conv2D", "_MklNativeConv2D", "BiasAdd", "AddV2"} & {*ops}
+    # What stays apart are the ReLUs behind endpoints: the stem's and stage 2's.
+    assert ops["Relu"] == 2

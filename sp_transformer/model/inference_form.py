@@ -1,18 +1,22 @@
-"""A trained model -> the same function without BatchNorm, for inference.
+"""A trained model -> the same function in the form that is fastest to infer.
 
 In inference BatchNorm is a fixed scale and shift of each channel, which the convolution in front of it can carry in its
-kernel and bias. The result equals the unfolded model up to rounding, not bit by bit.
+kernel and bias. On CPUs, layer normalisation has a kernel of its own (`kernels`). The result equals the trained form up
+to rounding, not bit by bit.
 """
 
+import contextlib
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
+from sp_transformer.model import layer_normalization
 from sp_transformer.model.backbones import resnet
 from sp_transformer.model.sp_transformer import SPTransformer
 
 
-def inference_form(model) -> SPTransformer:
+def convert(model) -> SPTransformer:
     """A model that infers what `model` does, with BatchNorm folded into the convolutions in front of it.
 
     Args:
@@ -38,6 +42,22 @@ def inference_form(model) -> SPTransformer:
     )
     folded_model.built = True
     return folded_model
+
+
+def kernels(jit_compile=False) -> contextlib.AbstractContextManager:
+    """The context to trace an inference form in, on the machine that is to run it.
+
+    Args:
+      jit_compile: whether XLA compiles, which makes its own kernels.
+
+    Returns:
+      `layer_normalization.cpu_kernel()` where TensorFlow's own kernels run and no accelerator does; else a context that
+      changes nothing.
+    """
+    accelerators = [x for x in tf.config.list_physical_devices() if x.device_type != "CPU"]
+    if jit_compile or accelerators:
+        return contextlib.nullcontext()
+    return layer_normalization.cpu_kernel()
 
 
 def fold_resnet(backbone) -> resnet.ResNet:

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 import sp_transformer as spt
-from sp_transformer.model import batch_norm_folding
+from sp_transformer.model import inference_form
 from sp_transformer.model.backbones import resnet
 
 
@@ -35,7 +35,7 @@ def test_a_folded_resnet_infers_the_same(options):
     backbone = resnet.ResNet(**options)
     backbone.build((None, None, None, 3))
     randomize(backbone)
-    folded = batch_norm_folding.fold_resnet(backbone)
+    folded = inference_form.fold_resnet(backbone)
     # A kernel and a bias for each convolution.
     assert len(folded.variables) == 2 * sum("kernel" in v.path for v in backbone.variables)
     x = tf.random.stateless_normal([1, 64, 96, 3], [0, 0])
@@ -53,10 +53,10 @@ def test_the_inference_form_shares_everything_but_the_backbone():
     )
     model = spt.build_model(config)
     randomize(model.backbone)
-    folded = batch_norm_folding.inference_form(model)
+    folded = inference_form.convert(model)
     assert folded.tokenizer is model.tokenizer and folded.backbone is not model.backbone
     images = np.random.default_rng(0).integers(0, 256, (1, 50, 70, 3), dtype=np.uint8)
     expected = model(images, training=False)["semantic_logits"]
     actual = folded(images, training=False)["semantic_logits"]
     np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
-    assert batch_norm_folding.inference_form(folded) is folded
+    assert inference_form.convert(folded) is folded
