@@ -89,6 +89,8 @@ setuptools.setup(
         "export": [],
         "test": [
             "grpcio-tools==1.74.*",
+            # Runs exported StableHLO without TensorFlow.
+            "jax>=0.10.2,<0.11",
             "pytest>=9",
             "pytest-xdist>=3.8",
             "ruff==0.17.*",

@@ -59,7 +59,7 @@ def test_own_data_without_python(tmp_path):
     assert labels[0].tolist() == [0, 1, 255, 255, 255, 255]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/model.md", "docs/install.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/model.md", "docs/install.md", "docs/speed.md"])
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text())
     assert links or page != "README.md"

@@ -1,10 +1,16 @@
 """Superpixels -> class logits of superpixels, by global self-attention (paper, section III-C)."""
 
+import math
+
 import keras
 from keras import ops
 
 from sp_transformer.model.layer_normalization import LayerNormalization
 from sp_transformer.model.projection import FeedForward
+
+# Products of queries and keys at a time, 4 MiB in float32; in no more parts than that, as each costs operations.
+_PAIRS = 2**20
+_MAX_PARTS = 16
 
 
 @keras.saving.register_keras_serializable("sp_transformer")
@@ -39,18 +45,27 @@ class SelfAttention(keras.layers.Layer):
         y = self.norm(x)
         size = x.shape[-1] // self.heads
         queries, keys, values = self.query(y) * size**-0.5, self.key(y), self.value(y)
-        # One head after the other: faster than a batch of them, whose products of all pairs of tokens fill memory.
-        attended = [
-            self._attend(*head)
-            for head in zip(
-                *(ops.split(part, self.heads, axis=-1) for part in (queries, keys, values)),
-                strict=True,
-            )
-        ]
+        heads = (ops.split(part, self.heads, axis=-1) for part in (queries, keys, values))
+        attended = [self._attend_in_parts(*head) for head in zip(*heads, strict=True)]
         return x + self.output_layer(ops.concatenate(attended, axis=-1))
 
+    def _attend_in_parts(self, queries, keys, values):
+        """One head: [B, M, D] each -> [B, M, D].
+
+        One head, and some of its queries, after the other: the products of all pairs of tokens would fill memory, and
+        leave every cache.
+        """
+        tokens = queries.shape[1]
+        if tokens is None:
+            return self._attend(queries, keys, values)
+        step = max(_PAIRS // tokens, math.ceil(tokens / _MAX_PARTS))
+        if step >= tokens:
+            return self._attend(queries, keys, values)
+        parts = ops.split(queries, list(range(step, tokens, step)), axis=1)
+        return ops.concatenate([self._attend(part, keys, values) for part in parts], axis=1)
+
     def _attend(self, queries, keys, values):
-        """One head: [B, M, D] each -> [B, M, D]."""
+        """[B, m, D], [B, M, D] twice -> [B, m, D]."""
         logits = ops.cast(ops.matmul(queries, ops.swapaxes(keys, 1, 2)), "float32")
         weights = ops.softmax(logits, axis=-1)
         return ops.matmul(ops.cast(weights, values.dtype), values)

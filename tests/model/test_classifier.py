@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sp_transformer.model import classifier
 from sp_transformer.model.classifier import SelfAttention
 
 CHANNELS = 8
@@ -27,6 +28,27 @@ def test_equals_numpy(shape, heads, jit_compile, layer_reference):
     expected = layer_reference.self_attention(x, layer)
     actual = tf.function(lambda x: layer(x), jit_compile=jit_compile)(tf.constant(x, tf.float32))
     layer_reference.assert_close(actual, expected, 1e-5)
+
+
+@pytest.mark.parametrize("pairs", [45, 100, 15 * 15])
+def test_parts_of_the_queries_give_the_whole(pairs, layer_reference, monkeypatch):
+    layer = built(layer_reference, 2)
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 15, CHANNELS)), tf.float32)
+
+    def value_and_gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return y, tape.gradient(y, x, tf.sin(y))
+
+    whole = value_and_gradient()
+    monkeypatch.setattr(classifier, "_PAIRS", pairs)
+    for part, expected in zip(value_and_gradient(), whole, strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
+    unknown = tf.function(
+        lambda x: layer(x), input_signature=[tf.TensorSpec([None, None, CHANNELS])]
+    )
+    np.testing.assert_allclose(unknown(x), whole[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("heads", [1, 4])
