@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 
 from sp_transformer.config import checks, derived, label_map, registries
 from sp_transformer.config.suggestions import unknown_name
@@ -25,6 +26,8 @@ def check_data_options(faults, config):
     _check_crop(faults, config)
     _check_augmentation(faults, data.augmentation)
     checks.not_negative(faults, "data.parallel_calls", data.parallel_calls, "tf.data decides")
+    checks.not_negative(faults, "data.start_check_images", data.start_check_images, "no check")
+    _check_data_service(faults, data)
 
 
 def size_multiple_or_none(config) -> tuple[int, str] | None:
@@ -265,6 +268,27 @@ def _check_scale_step(faults, low, high, step):
             f"data.augmentation.scale_step {checks.number(step)} does not divide the range "
             f"{checks.number(low)} to {checks.number(high)} into whole steps; the nearest that "
             f"does is {checks.number(fitting)}"
+        )
+
+
+def _check_data_service(faults, data):
+    address = data.data_service
+    if not address:
+        return
+    if not re.fullmatch(r"grpc://.+:\d+", address):
+        faults.append(
+            f'data.data_service "{address}" is not the address of a tf.data service; write it as '
+            '"grpc://HOST:PORT"'
+        )
+    if data.deterministic:
+        faults.append(
+            f'data.data_service "{address}" cannot keep data.deterministic true: its workers '
+            "deliver in no order; set data.deterministic to false, or remove data_service"
+        )
+    if data.cache_in_memory:
+        faults.append(
+            f'data.data_service "{address}" has no use for data.cache_in_memory true: every '
+            "worker would keep the whole data set; set it to false"
         )
 
 

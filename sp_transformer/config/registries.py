@@ -6,7 +6,7 @@ when no code answers to it.
 
 DATASETS = ("synthetic_streets", "folder")
 
-COLOR_POLICIES = ("none", "jitter")
+COLOR_POLICIES = ("none", "jitter", "autoaugment")
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 

@@ -1,4 +1,4 @@
-"""Random scale, crop, flip and colour jitter, each a pure function of its inputs and a seed.
+"""Random scale, crop, flip and colour policy, each a pure function of its inputs and a seed.
 
 Shapes: Y, X are the size of one source image in pixels, h, w that of the crop. Images are float32
 with values 0..255, labels int32. Seeds are integer tensors [2], as tf.random.stateless_* take them.
@@ -10,12 +10,9 @@ import math
 
 import tensorflow as tf
 
-from sp_transformer.data import resize
+from sp_transformer.data import autoaugment, resize
 
 PAD_VALUE = 127.5
-
-# Rec. 601 weights of luminance, those of `tf.image.rgb_to_grayscale`.
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def augment(image, label, seed, options, crop_size, ignore_label):
@@ -161,11 +158,11 @@ def jitter(image, seed, strength):
     draws = tf.random.stateless_uniform([4], seed, -strength, strength)
     brightness, contrast, saturation = 1 + draws[0], 1 + draws[1], 1 + draws[2]
     # All four are linear in the colours, so that one matrix does their work in one pass.
-    luminance = tf.constant(_LUMINANCE)
+    luminance = tf.constant(autoaugment.LUMINANCE)
     to_grey = tf.tile(luminance[:, None], [1, 3])
     matrix = saturation * tf.eye(3) + (1 - saturation) * to_grey
     matrix = brightness * contrast * tf.matmul(matrix, _hue_matrix(draws[3] / 10))
-    mean = tf.tensordot(_mean_color(image), luminance, 1)
+    mean = tf.tensordot(autoaugment.mean_color(image), luminance, 1)
     colors = tf.matmul(tf.reshape(image, [-1, 3]), matrix) + brightness * (1 - contrast) * mean
     return tf.reshape(tf.clip_by_value(colors, 0, 255), tf.shape(image))
 
@@ -173,18 +170,11 @@ def jitter(image, seed, strength):
 def _hue_matrix(turns):
     """Returns [3, 3], by which RGB rows are multiplied to turn their hue; keeps the luminance."""
     to_yiq = tf.transpose(
-        tf.constant([_LUMINANCE, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+        tf.constant([autoaugment.LUMINANCE, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
     )
     cosine, sine = tf.cos(2 * math.pi * turns), tf.sin(2 * math.pi * turns)
     turn = tf.stack([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
     return to_yiq @ turn @ tf.linalg.inv(to_yiq)
-
-
-def _mean_color(image):
-    """Returns the mean colour [3] of float32 [h, w, 3]."""
-    # Row by row, then in float64: one float32 sum over 1024x2048 pixels is half a grey level off.
-    rows = tf.reduce_mean(image, axis=1)
-    return tf.cast(tf.reduce_mean(tf.cast(rows, tf.float64), axis=0), tf.float32)
 
 
 def no_color_change(image, seed, strength):
@@ -193,4 +183,8 @@ def no_color_change(image, seed, strength):
     return image
 
 
-COLOR_POLICIES = {"none": no_color_change, "jitter": jitter}
+COLOR_POLICIES = {
+    "autoaugment": autoaugment.autoaugment,
+    "jitter": jitter,
+    "none": no_color_change,
+}
