@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from sp_transformer.data.faults import FileFault
+
 _READ_ERRORS = (
     OSError,
     SyntaxError,
@@ -22,6 +24,9 @@ _READ_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# Largest id of a 16-bit PNG.
+MAX_FILE_ID = 65535
+
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
@@ -39,7 +44,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
       uint8 [Y, X, 3].
 
     Raises:
-      ValueError: if the file is missing, truncated or no image; it names the file.
+      FileFault: if the file is missing, truncated or no image; it names the file.
     """
     try:
         with Image.open(path) as image:
@@ -48,35 +53,51 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
             return np.array(image.convert("RGB"))
     except _READ_ERRORS as error:
-        raise ValueError(_unreadable("image", path, error)) from error
+        raise _unreadable("image", path, error) from error
 
 
 def read_label_ids(path: str | os.PathLike) -> np.ndarray:
     """Reads the ids that a label file holds: 8-bit or 16-bit grey values or palette indices.
 
+    The EXIF orientation is applied, as it is to images.
+
     Returns:
       int32 [Y, X].
 
     Raises:
-      ValueError: if the file cannot be read or holds colours instead of ids; it names the file.
+      FileFault: if the file cannot be read or holds colours instead of ids; it names the file.
     """
     try:
         with Image.open(path) as image:
             mode, file_format = image.mode, image.format
             raw_mode = image.tile[0][3] if image.tile else None
-            ids = np.array(image).astype(np.int32) if mode in _ID_MODES else None
+            pixels = np.array(ImageOps.exif_transpose(image))
     except _READ_ERRORS as error:
-        raise ValueError(_unreadable("label", path, error)) from error
+        raise _unreadable("label", path, error) from error
     if file_format in _LOSSY_FORMATS:
-        raise ValueError(
-            f"label {path} is a {file_format} file, whose compression changes ids; use PNG"
+        raise FileFault(
+            "lossy_label",
+            path,
+            f"label {path} is a {file_format} file, whose compression changes ids; use PNG",
         )
-    if ids is None:
-        raise ValueError(
-            f"label {path} holds colours (mode {mode}) where one id per pixel is expected; write "
-            "an 8-bit, 16-bit or palette PNG of ids"
-        )
+    if mode not in _ID_MODES:
+        raise FileFault("color_label", path, f"label {path} holds {_colors(mode, pixels)}")
+    ids = pixels.astype(np.int32)
     return ids // _STRETCHED_BY.get(raw_mode, 1) if isinstance(raw_mode, str) else ids
+
+
+def _colors(mode, pixels):
+    """Says what a label with other than one channel holds, and what to do about it."""
+    write = "write an 8-bit, 16-bit or palette PNG of ids"
+    grey = (
+        pixels.ndim == 3 and pixels.shape[-1] >= 3 and (pixels[..., :1] == pixels[..., 1:3]).all()
+    )
+    if mode == "LA" or grey:
+        return (
+            f"grey values in {pixels.shape[-1]} channels (mode {mode}) where one id per pixel is "
+            f"expected; if they are ids, keep the first channel alone: {write}"
+        )
+    return f"colours (mode {mode}) where one id per pixel is expected; {write}"
 
 
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -99,4 +120,5 @@ def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
 
 
 def _unreadable(kind, path, error):
-    return f"cannot read {kind} {path}: {type(error).__name__}: {error}"
+    text = f"cannot read {kind} {path}: {type(error).__name__}: {error}"
+    return FileFault(f"unreadable_{kind}", path, text)

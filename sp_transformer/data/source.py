@@ -6,8 +6,11 @@ Shapes: Y, X are the height and width of one image in pixels.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 import numpy as np
+
+from sp_transformer.data.faults import FileFault
 
 
 class Source(abc.ABC):
@@ -18,9 +21,12 @@ class Source(abc.ABC):
 
     Attributes:
       has_labels: whether `read` returns labels. Sources without labels serve prediction only.
+      left_out: FileFaults of files that are no part of the source because `data.skip_corrupt` let
+        it leave them out.
     """
 
     has_labels: bool = True
+    left_out: Sequence[FileFault] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:

@@ -30,7 +30,9 @@ def _folder(data_options, split):
     by_name = {options.name: options for options in data_options.folder.splits}
     _check_split(split, list(by_name))
     label_map = derived.data_label_map(data_options)
-    return FolderSource(by_name[split], data_options.data_dir, label_map)
+    return FolderSource(
+        by_name[split], data_options.data_dir, label_map, skip_unpaired=data_options.skip_corrupt
+    )
 
 
 def _synthetic_streets(data_options, split):
