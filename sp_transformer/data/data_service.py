@@ -16,6 +16,8 @@ from tensorflow.python.ops import script_ops
 # Fields that may differ between a worker and those it serves: they say where and how, not what is read.
 _LOCAL_FIELDS = ("data_dir", "data_service", "parallel_calls", "cache_in_memory", "deterministic")
 
+READER = "sp_transformer/train_reader/"
+
 # The registry of TensorFlow holds its functions weakly.
 _registered = {}
 
@@ -55,7 +57,7 @@ def reader_token(config) -> str:
     for field in _LOCAL_FIELDS:
         data.ClearField(field)
     digest = hashlib.sha256(data.SerializeToString(deterministic=True)).hexdigest()[:16]
-    return f"sp_transformer/train_reader/{digest}"
+    return READER + digest
 
 
 def distribute(dataset, address: str):

@@ -51,6 +51,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+            if image.mode == "P" and "transparency" in image.info:
+                # Straight to RGB gives the same colours and a warning.
+                image = image.convert("RGBA")
             return np.array(image.convert("RGB"))
     except _READ_ERRORS as error:
         raise _unreadable("image", path, error) from error

@@ -52,7 +52,7 @@ class SplitReport:
       label_map: the LabelMap.
       examined: Examinations, in the source's order, of the images that were looked at.
       unpaired: FileFaults of files without partner.
-      suggestions: what the ids probably mean, where they do not fit.
+      suggestion: what the ids probably mean, where they do not fit.
     """
 
     split: str
@@ -61,7 +61,7 @@ class SplitReport:
     has_labels: bool
     examined: list[examination.Examination]
     unpaired: list[FileFault]
-    suggestions: list[label_suggestions.Suggestion]
+    suggestion: label_suggestions.Suggestion | None = None
 
     @property
     def faults(self) -> list[FileFault]:
@@ -163,8 +163,8 @@ def inspect(
         label_map = derived.label_map(config)
         show = functools.partial(_show, progress, split, len(indices))
         examined = examine_all(source, indices, label_map, data.parallel_calls, show)
-        reports.append(_split_report(split, source, examined, label_map))
-    doubts = [doubt for report in reports for doubt in _doubts(report)]
+        reports.append(report_of(split, source, examined, label_map))
+    doubts = [doubt for report in reports for doubt in doubts_of(report)]
     return Inspection(reports, doubts + _duplicates(reports))
 
 
@@ -205,16 +205,17 @@ def examine_all(source, indices, label_map, workers=0, progress=None):
     return examined
 
 
-def _split_report(split, source, examined, label_map):
+def report_of(split, source, examined, label_map) -> SplitReport:
+    """Sums up Examinations of one split's source."""
     report = SplitReport(
-        split, len(source), label_map, source.has_labels, examined, list(source.left_out), []
+        split, len(source), label_map, source.has_labels, examined, list(source.left_out)
     )
-    report.suggestions = label_suggestions.suggest(report.id_counts(), label_map)
+    report.suggestion = label_suggestions.suggest(report.id_counts(), label_map)
     return report
 
 
-def _doubts(report):
-    """Doubts of one split."""
+def doubts_of(report: SplitReport) -> list[Doubt]:
+    """Returns the Doubts of one split."""
     doubts = []
     for one in report.usable:
         if one.train_counts is not None and not one.train_counts[:-1].any():
@@ -225,10 +226,9 @@ def _doubts(report):
     if ignored is not None and ignored > _MUCH_IGNORED:
         text = f"{100 * ignored:.1f}% of the pixels of split {report.split} are ignored"
         doubts.append(Doubt("much_ignored", (), text))
-    doubts += [
-        Doubt("suspicious_ids", (), f"split {report.split}: {suggestion.text}")
-        for suggestion in report.suggestions
-    ]
+    if report.suggestion:
+        text = f"split {report.split}: {report.suggestion.text}"
+        doubts.append(Doubt("suspicious_ids", (), text))
     return doubts + _equal_images(
         [(report.split, one) for one in report.examined],
         "duplicate_in_split",

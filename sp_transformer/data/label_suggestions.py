@@ -48,25 +48,22 @@ class Suggestion:
         )
 
 
-def suggest(id_counts: Mapping[int, int], label_map: label_maps.LabelMap) -> list[Suggestion]:
-    """Returns guesses, the likeliest first; none where ids and classes fit.
+def suggest(id_counts: Mapping[int, int], label_map: label_maps.LabelMap) -> Suggestion | None:
+    """Returns the likeliest guess, or None where ids and classes fit or nothing comes to mind.
 
     Args:
       id_counts: {id in the label files: pixels}, of the whole split.
       label_map: the configured LabelMap.
     """
     if not id_counts:
-        return []
+        return None
     seen = _Seen(id_counts, label_map)
-    guesses = [
-        guess
-        for rule in (_ids_of_the_files, _bundled_map, _masks, _spread, _one_based, _nothing)
-        for guess in [rule(seen)]
-        if guess is not None
-    ]
-    if not guesses and seen.unknown:
-        guesses = [guess for guess in [_in_order(seen)] if guess is not None]
-    return guesses
+    # The more particular a rule, the earlier it is asked.
+    for rule in (_ids_of_the_files, _bundled_map, _masks, _spread, _one_based, _nothing, _in_order):
+        guess = rule(seen)
+        if guess is not None:
+            return guess
+    return None
 
 
 class _Seen:
@@ -207,7 +204,7 @@ def _nothing(seen):
 
 def _in_order(seen):
     """As many ids as classes: perhaps in their order."""
-    if len(seen.meant) != seen.classes:
+    if not seen.unknown or len(seen.meant) != seen.classes:
         return None
     names = seen.label_map.names
     pairs = ", ".join(f'{i} "{name}"' for i, name in list(zip(seen.meant, names, strict=True))[:5])

@@ -222,7 +222,13 @@ def plain_error(error):
     Returns:
       The ValueError, or None if it was no source that failed.
     """
-    text = (error.message or str(error)).partition("\nTraceback")[0]
+    text = error.message or str(error)
+    if f"Could not find callback with key={data_service.READER}" in text:
+        return ValueError(
+            "the workers of data.data_service read for another config; start them with the config "
+            "and the overrides of this run, as far as they concern data"
+        )
+    text = text.partition("\nTraceback")[0]
     match = re.search(r"\b(?:ValueError|OSError|FileFault): (.*)", text, re.DOTALL)
     return ValueError(match[1]) if match else None
 

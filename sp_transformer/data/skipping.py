@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 import threading
 
 # So many faulty images in a row are no torn files but a fault of all of them (an id map, a wrong folder).
 MAX_SKIPPED_IN_A_ROW = 100
 
+SKIPPED_FILE = "skipped_files.json"
+
 _LISTED = 10  # Files that a message names before it only counts them.
 
 
 class SkippedFiles:
-    """The files that were skipped, each once, with the reason; threads may add at the same time."""
+    """The files that were skipped, each once, with the reason; threads may add at the same time.
 
-    def __init__(self):
-        self._reasons = {}
+    Args:
+      left_out: FileFaults of files that were skipped from the start, `Source.left_out`.
+    """
+
+    def __init__(self, left_out=()):
+        self._reasons = {fault.file: str(fault) for fault in left_out}
         self._lock = threading.Lock()
 
     def add(self, name: str, reason: str) -> None:
@@ -35,9 +44,20 @@ class SkippedFiles:
         lines = [f"  {reason}" for reason in list(reasons.values())[:_LISTED]]
         if len(reasons) > _LISTED:
             lines.append(f"  and {len(reasons) - _LISTED} more")
-        return "\n".join(
-            [f"skip_corrupt skipped {len(reasons)} image{'s' if len(reasons) > 1 else ''}:", *lines]
-        )
+        files = "file" if len(reasons) == 1 else "files"
+        return "\n".join([f"data.skip_corrupt skipped {len(reasons)} {files}:", *lines])
+
+
+def report(skipped: SkippedFiles, folder) -> None:
+    """Says what was skipped, and writes folder/skipped_files.json: {name: reason}; nothing if nothing was."""
+    message = skipped.message()
+    if not message:
+        return
+    print(message, file=sys.stderr, flush=True)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, SKIPPED_FILE), "w", encoding="utf-8") as file:
+        json.dump(skipped.reasons(), file, indent=1)
+        file.write("\n")
 
 
 def usable(source, index, read, skipped):

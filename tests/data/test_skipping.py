@@ -127,10 +127,10 @@ def test_message_lists_ten_and_counts_the_rest():
     assert skipped.message() == ""
     skipped.add("a", "cannot read a")
     skipped.add("a", "another reason")
-    assert skipped.message() == "skip_corrupt skipped 1 image:\n  cannot read a"
+    assert skipped.message() == "data.skip_corrupt skipped 1 file:\n  cannot read a"
     for number in range(12):
         skipped.add(f"b{number:02}", f"cannot read b{number:02}")
-    assert skipped.message().startswith("skip_corrupt skipped 13 images:\n  cannot read a\n")
+    assert skipped.message().startswith("data.skip_corrupt skipped 13 files:\n  cannot read a\n")
     assert skipped.message().endswith("cannot read b08\n  and 3 more")
 
 
