@@ -16,21 +16,27 @@ from sp_transformer.protos import experiment_pb2
 
 
 @contextlib.contextmanager
-def _server(*arguments):
-    """Starts a server, gives the first line that it prints, and stops it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sp_transformer.data_service", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _servers(*commands):
+    """Starts servers at once, gives the first line that each prints, and stops them."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sp_transformer.data_service", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arguments in commands
+    ]
     try:
-        line = process.stdout.readline().strip()
-        assert line, process.stderr.read()
-        yield line
+        lines = [process.stdout.readline().strip() for process in processes]
+        for process, line in zip(processes, lines, strict=True):
+            assert line, process.stderr.read()
+        yield lines
     finally:
-        process.terminate()
-        process.communicate(timeout=30)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.communicate(timeout=30)
 
 
 @pytest.fixture
@@ -55,12 +61,12 @@ def _images(dataset, count):
 def test_workers_prepare_the_examples_of_the_local_stream(config_file, config):
     source = sources.create_source(config.data, "train")
     local = _images(pipeline.train_dataset(config, source), 60)
-    with _server("--role", "dispatcher") as line:
+    with _servers(["--role", "dispatcher"]) as [line]:
         address = line.removeprefix("dispatcher at ")
         worker = ["--role", "worker", "--dispatcher", address, "--config_file", config_file]
         # Where the data lie is a matter of each machine.
         worker += ["--data_dir", config.data.data_dir]
-        with _server(*worker), _server(*worker):
+        with _servers(worker, worker):
             config.data.data_service, config.data.deterministic = address, False
             served = _images(pipeline.train_dataset(config, source), 12)
             resumed = _images(pipeline.train_dataset(config, source, first_step=20), 4)
