@@ -23,21 +23,25 @@ _registered = {}
 
 
 def python_op(config, function, output_types):
-    """Makes an operation of a Python function of one scalar.
+    """Makes an operation of a Python function.
 
     Args:
       config: an ExperimentOptions; where its data.data_service is set, the operation can also be
         run by a worker of that service that has registered its own function for this config.
-      function: takes an int64 and returns arrays; must be a pure function of it.
+      function: takes and returns arrays; must be a pure function of its arguments.
       output_types: list of dtypes of these arrays.
 
     Returns:
-      A function of an int64 scalar tensor that gives a list of tensors of unknown shape.
+      A function of tensors that gives a list of tensors of unknown shape.
     """
     if not config.data.data_service:
-        return lambda index: tf.numpy_function(function, [index], output_types, stateful=False)
+        return lambda *inputs: tf.numpy_function(
+            function, list(inputs), output_types, stateful=False
+        )
     token = reader_token(config)
-    return lambda index: tf.raw_ops.PyFuncStateless(input=[index], token=token, Tout=output_types)
+    return lambda *inputs: tf.raw_ops.PyFuncStateless(
+        input=list(inputs), token=token, Tout=output_types
+    )
 
 
 def register_reader(config, function) -> str:

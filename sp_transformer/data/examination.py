@@ -6,15 +6,19 @@ Shapes: Y, X are the height and width of one image in pixels, K the number of cl
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import io
 
 import numpy as np
 from PIL import Image
 
-from sp_transformer.data import folder, image_io
+from sp_transformer.data import image_io, train_ids
 from sp_transformer.data.faults import FileFault
 
 _EXIF_ORIENTATION = 0x0112
+_FILE_METHODS = ("image_path", "image_file", "label_path", "label_file")
+_MAX_COUNTED_ID = 65535  # Larger ids than those of 16-bit files are not counted by a table.
 
 
 @dataclasses.dataclass
@@ -60,12 +64,13 @@ def examine(source, index, label_map) -> Examination:
     """Reads example `index` of a source and lists all its faults instead of raising the first.
 
     Args:
-      source: a Source. Of a FolderSource the files themselves are looked at.
+      source: a Source. If it has image_file and label_file (the bytes) beside image_path and
+        label_path, the files themselves are looked at.
       index: from 0 to len(source) - 1.
       label_map: a LabelMap.
     """
     found = Examination(index, source.name(index))
-    if isinstance(source, folder.FolderSource):
+    if all(hasattr(source, name) for name in _FILE_METHODS):
         _examine_files(source, index, label_map, found)
     else:
         _examine_example(source, index, label_map, found)
@@ -74,27 +79,36 @@ def examine(source, index, label_map) -> Examination:
 
 def _examine_files(source, index, label_map, found):
     found.image = source.image_path(index)
-    image = _collect(found, image_io.read_image, found.image)
+    image = None
+    data = _collect(found, "image", source.image_file, index)
+    if data is not None:
+        image = _collect(found, "image", image_io.read_image, found.image, data)
     if image is not None:
         _take_image(found, image)
-        found.traits |= _traits(found.image, "image")
+        found.traits |= _traits(data, "image")
     if not source.has_labels:
         return
     found.label = source.label_path(index)
-    ids = _collect(found, image_io.read_label_ids, found.label)
+    ids = None
+    data = _collect(found, "label", source.label_file, index)
+    if data is not None:
+        ids = _collect(found, "label", image_io.read_label_ids, found.label, data)
     if ids is None:
         return
-    found.traits |= _traits(found.label, "label")
+    found.traits |= _traits(data, "label")
     found.id_counts = _counts(ids)
-    # What reading for training would say of this file; the pair itself is judged below.
-    if _collect(found, source.to_train_ids, ids, found.label) is not None:
+    if _collect(found, "label", _mapping(label_map), ids, found.label) is not None:
         found.train_counts = _train_counts(found.id_counts, label_map)
     if image is not None:
-        _collect(found, folder.check_sizes, found.image, image, found.label, ids)
+        _collect(found, "label", train_ids.check_sizes, image, found.image, ids, found.label)
+
+
+# Its tables are made once for a label map, not for every file.
+_mapping = functools.lru_cache(maxsize=4)(train_ids.TrainIds)
 
 
 def _examine_example(source, index, label_map, found):
-    example = _collect(found, source.read, index)
+    example = _collect(found, "image", source.read, index)
     if example is None:
         return
     image, label = example
@@ -117,15 +131,17 @@ def _examine_example(source, index, label_map, found):
     found.train_counts = counts
 
 
-def _collect(found, function, *arguments):
-    """Returns what the function does, or None with its fault noted."""
+def _collect(found, kind, function, *arguments):
+    """Returns what the function does, or None with its fault noted; kind is "image" or "label"."""
     try:
         return function(*arguments)
     except FileFault as fault:
         found.faults.append(fault)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         # A source that does not say what kind of fault it met.
-        found.faults.append(FileFault("unreadable_image", found.image or found.name, str(error)))
+        file = getattr(found, kind) or found.name
+        text = str(error) if file in str(error) else f"cannot read {kind} {file}: {error}"
+        found.faults.append(FileFault(f"unreadable_{kind}", file, text))
     return None
 
 
@@ -142,7 +158,7 @@ def _take_image(found, image):
 
 def _counts(ids):
     """Returns {id: pixels} of int32 [Y, X]."""
-    if ids.size and ids.min() >= 0 and ids.max() <= image_io.MAX_FILE_ID:
+    if ids.size and ids.min() >= 0 and ids.max() <= _MAX_COUNTED_ID:
         counts = np.bincount(ids.ravel())
         return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
     values, counts = np.unique(ids, return_counts=True)
@@ -167,10 +183,10 @@ def train_id_of(file_id, label_map) -> int:
     return file_id
 
 
-def _traits(path, kind):
-    """Returns what is unusual about a readable file."""
+def _traits(data, kind):
+    """Returns what is unusual about the bytes of a readable file."""
     traits = set()
-    with Image.open(path) as picture:
+    with Image.open(io.BytesIO(data)) as picture:
         mode = picture.mode
         if picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             traits.add(f"{kind} turned by its EXIF orientation")

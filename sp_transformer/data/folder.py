@@ -8,15 +8,15 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+import pathlib
 import posixpath
 import re
 from collections import Counter
 
-import numpy as np
-
 from sp_transformer.data import image_io
 from sp_transformer.data.faults import FileFault
 from sp_transformer.data.source import Source
+from sp_transformer.data.train_ids import TrainIds, check_sizes
 
 _LISTED = 5  # Files and ids that an error names before it only counts them.
 
@@ -26,9 +26,6 @@ class FolderSource(Source):
 
     The order is that of the images' paths. All faults that need no pixel to be read (nothing found,
     images without labels, labels without images) are raised at construction.
-
-    Attributes:
-      label_map: the LabelMap.
     """
 
     def __init__(self, split_options, data_dir, label_map, skip_unpaired=False):
@@ -53,7 +50,6 @@ class FolderSource(Source):
         if not split_options.images:
             raise ValueError(f"split {split!r} has no glob of images; add folder.splits.images")
         self._data_dir = os.fspath(data_dir)
-        self.label_map = label_map
         self.has_labels = bool(split_options.labels)
 
         images = _find(split_options.images, self._data_dir, split, "images")
@@ -69,7 +65,7 @@ class FolderSource(Source):
             self._images = sorted(paired.label_of)
             self._names = _unique_names(self._images)
             self._labels = [paired.label_of[path] for path in self._images]
-            self._train_ids, self._is_valid = _lookup_tables(label_map)
+            self._to_train_ids = TrainIds(label_map)
 
     def __len__(self):
         return len(self._images)
@@ -98,55 +94,16 @@ class FolderSource(Source):
             return image, None
         path = self.label_path(index)
         ids = image_io.read_label_ids(path)
-        check_sizes(self.image_path(index), image, path, ids)
-        return image, self.to_train_ids(ids, path)
+        check_sizes(image, self.image_path(index), ids, path)
+        return image, self._to_train_ids(ids, path)
 
-    def to_train_ids(self, ids, path):
-        """Returns what the ids of a label file, int32 [Y, X], become: uint8 or int32 [Y, X].
+    def image_file(self, index) -> bytes:
+        """Returns the bytes of the image file."""
+        return pathlib.Path(self.image_path(index)).read_bytes()
 
-        Raises:
-          FileFault: if an id is neither a class nor ignored; it names the file, `path`.
-        """
-        in_table = np.clip(ids, 0, image_io.MAX_FILE_ID)
-        is_valid = self._is_valid[in_table] & (in_table == ids)
-        if not is_valid.all():
-            bad = np.unique(ids[~is_valid])
-            listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-            raise FileFault(
-                "unknown_ids",
-                path,
-                f"label {path} holds id{'s' if len(bad) > 1 else ''} {listed}, which after id_map "
-                f"is neither one of the {len(self.label_map.names)} classes "
-                f"(0..{len(self.label_map.names) - 1}) nor ignore_label "
-                f"{self.label_map.ignore_label}; list it in label_map.id_map or set "
-                "ignore_unlisted_ids together with an id_map",
-            )
-        return self._train_ids[in_table]
-
-
-def check_sizes(image_path, image, label_path, ids):
-    """Raises a FileFault unless image [Y, X, 3] and ids [Y, X] are of one size."""
-    if ids.shape != image.shape[:2]:
-        raise FileFault(
-            "size_mismatch",
-            label_path,
-            f"label {label_path} is {ids.shape[0]}x{ids.shape[1]} pixels (height x width) but its "
-            f"image {image_path} is {image.shape[0]}x{image.shape[1]} (EXIF orientation applied); "
-            "both must have one size",
-        )
-
-
-def _lookup_tables(label_map):
-    """Returns, for every id in a file, its train id and whether that is a class or ignored."""
-    table = np.arange(image_io.MAX_FILE_ID + 1, dtype=np.int32)
-    if label_map.id_map and label_map.ignore_unlisted_ids:
-        table[:] = label_map.ignore_label
-    for file_id, train_id in label_map.id_map.items():
-        table[file_id] = train_id
-    is_valid = ((table >= 0) & (table < len(label_map.names))) | (table == label_map.ignore_label)
-    if 0 <= label_map.ignore_label <= 255 and len(label_map.names) <= 256:
-        table = np.where(is_valid, table, 0).astype(np.uint8)
-    return table, is_valid
+    def label_file(self, index) -> bytes:
+        """Returns the bytes of the label file."""
+        return pathlib.Path(self.label_path(index)).read_bytes()
 
 
 def _find(patterns, data_dir, split, kind):

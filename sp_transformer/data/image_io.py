@@ -5,6 +5,7 @@ Shapes: Y, X are the height and width of one image in pixels.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -24,9 +25,6 @@ _READ_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# Largest id of a 16-bit PNG.
-MAX_FILE_ID = 65535
-
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
@@ -34,11 +32,15 @@ _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _STRETCHED_BY = {"L;2": 85, "L;4": 17}
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
     """Reads a JPEG, PNG or any other file that Pillow knows as an RGB image.
 
     The EXIF orientation is applied, grey becomes RGB, 16-bit grey keeps its upper 8 bits, and alpha
     is dropped, which leaves the stored colours (as `tf.io.decode_png(channels=3)` does).
+
+    Args:
+      path: of the file.
+      data: what it holds, where that was read already; `path` then only names it in errors.
 
     Returns:
       uint8 [Y, X, 3].
@@ -47,7 +49,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
       FileFault: if the file is missing, truncated or no image; it names the file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
@@ -59,10 +61,14 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise _unreadable("image", path, error) from error
 
 
-def read_label_ids(path: str | os.PathLike) -> np.ndarray:
+def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
     """Reads the ids that a label file holds: 8-bit or 16-bit grey values or palette indices.
 
     The EXIF orientation is applied, as it is to images.
+
+    Args:
+      path: of the file.
+      data: what it holds, where that was read already; `path` then only names it in errors.
 
     Returns:
       int32 [Y, X].
@@ -71,7 +77,7 @@ def read_label_ids(path: str | os.PathLike) -> np.ndarray:
       FileFault: if the file cannot be read or holds colours instead of ids; it names the file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             mode, file_format = image.mode, image.format
             raw_mode = image.tile[0][3] if image.tile else None
             pixels = np.array(ImageOps.exif_transpose(image))

@@ -21,8 +21,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.config import derived
-from sp_transformer.data import augmentation, data_service, resize, skipping
+from sp_transformer.config import derived, resizing
+from sp_transformer.data import augmentation, data_service, resize, skipping, window
 
 # Told apart so that the order and the augmentation of one number never share random bits.
 _ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
@@ -62,21 +62,26 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
     ignore_label = derived.label_map(config).ignore_label
     global_batch = config.training.batch_size
     first, share, batch = _share_of_batch(global_batch, input_context)
-    reader = _Reader(source, data, skipped)
-    read = data_service.python_op(config, reader.read, [tf.uint8, tf.int32])
+    reader = _Reader(source, data, crop_size, skipped)
+    read_window = data_service.python_op(
+        config, reader.read_window, [tf.uint8, tf.int32, tf.float64]
+    )
     num_images = len(source)
 
     def example(position):
         # Position m of this pipeline -> number n in the global stream.
         number = position // share * global_batch + first + position % share
         index = shuffled_index(number, num_images, data.seed)
-        image, label = read(index)
-        image = tf.ensure_shape(image, [None, None, 3])
-        label = tf.ensure_shape(label, [None, None])
-        image, label = augmentation.augment(
-            image,
-            label,
-            _seed(data.seed, number, _AUGMENTATION_STREAM),
+        seed = _seed(data.seed, number, _AUGMENTATION_STREAM)
+        # Scale and place are drawn before anything is read, so that no more is decoded than the crop shows.
+        region, label, sampling = read_window(
+            index, *augmentation.draw_window(seed, data.augmentation)
+        )
+        image, label = augmentation.augment_window(
+            tf.ensure_shape(region, [None, None, 3]),
+            tf.ensure_shape(label, [None, None]),
+            tf.ensure_shape(sampling, [4, 2]),
+            seed,
             data.augmentation,
             crop_size,
             ignore_label,
@@ -100,7 +105,9 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
 
 def register_reader(config, source, skipped=None) -> None:
     """Lets this process, a worker of the tf.data service, read for those that train by `config`."""
-    data_service.register_reader(config, _Reader(source, config.data, skipped).read)
+    crop_size = (config.data.crop_height, config.data.crop_width)
+    reader = _Reader(source, config.data, crop_size, skipped)
+    data_service.register_reader(config, reader.read_window)
 
 
 def eval_dataset(
@@ -300,27 +307,58 @@ def _check_source(source, purpose):
 
 
 class _Reader:
-    """Reads and resizes examples; remembers them if the config asks for it.
+    """Reads the windows that training shows; remembers whole examples if the config asks for it.
 
     Threads that miss the same index at once read it twice and store equal arrays, which is harmless
     and cheaper than a lock around reading.
     """
 
-    def __init__(self, source, data_options, skipped=None):
+    def __init__(self, source, data_options, crop_size, skipped=None):
         self._source = source
         self._data_options = data_options
+        self._crop_size = crop_size
         self._skipped = (skipped or skipping.SkippedFiles()) if data_options.skip_corrupt else None
         self._cache = {} if data_options.cache_in_memory else None
+        # What is resized first, or remembered, has to be whole.
+        self._reads_whole = self._cache is not None or resizing.resizes(data_options)
 
-    def read(self, index):
-        """Returns uint8 [Y, X, 3] and int32 [Y, X] of the example, resized as the config says.
+    def read_window(self, index, scale, position):
+        """Reads what one training example shows of an image; with `skip_corrupt` perhaps of the next one.
 
-        With `skip_corrupt` the example may be the next that can be used.
+        Args:
+          index: of the image in the source.
+          scale, position: as `window.place_window` takes them.
+
+        Returns:
+          uint8 [?, ?, 3], int32 [h', w'] and float64 [4, 2], as `augmentation.augment_window` takes them.
         """
-        _, (image, label) = skipping.usable(self._source, int(index), self._read, self._skipped)
-        return image, label.astype(np.int32)
+        _, read = skipping.usable(
+            self._source,
+            int(index),
+            lambda candidate: self._read_window(candidate, scale, position),
+            self._skipped,
+        )
+        return read
 
-    def _read(self, index):
+    def _read_window(self, index, scale, position):
+        if self._reads_whole:
+            image, label = self._read_whole(index)
+            place = window.place_window(label.shape, scale, position, self._crop_size)
+            image, label = place.cut(image), place.cut(label)
+        else:
+            place = None
+
+            def choose(*size):
+                nonlocal place
+                place = window.place_window(size, scale, position, self._crop_size)
+                return *place.region, *place.region_shape
+
+            image, label = self._source.read_region(index, choose)
+        image = np.ascontiguousarray(place.pad_region(image))
+        return image, place.sample_label(label).astype(np.int32), place.sampling()
+
+    def _read_whole(self, index):
+        """Returns uint8 [Y, X, 3] and integer [Y, X] of the example, resized as the config says."""
         example = self._cache.get(index) if self._cache is not None else None
         if example is None:
             image, label = self._source.read(index)

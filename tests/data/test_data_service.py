@@ -97,10 +97,10 @@ def test_token_follows_from_what_is_read():
 
 def test_registered_reader_runs_in_this_process(config):
     config.data.data_service = "grpc://localhost:1"
-    read = data_service.python_op(config, None, [tf.uint8, tf.int32])
+    read = data_service.python_op(config, None, [tf.uint8, tf.int32, tf.float64])
     source = sources.create_source(config.data, "train")
     pipeline.register_reader(config, source)
-    image, label = read(np.int64(3))
+    image, label, _ = read(np.int64(3), 1.0, np.zeros(2))
     assert np.array_equal(image, source.read(3)[0]) and np.array_equal(label, source.read(3)[1])
 
 

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 from sp_transformer.data import pipeline, skipping
+from sp_transformer.data.source import Source
 from sp_transformer.protos import data_pb2
 
 
-class FaultySource:
+class FaultySource(Source):
     """A source of which some examples raise, as a torn file does."""
 
     def __init__(self, source, faulty):
