@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import tensorflow as tf
 
 from sp_transformer.data import pipeline, skipping, sources
@@ -12,7 +16,7 @@ def dispatch(port: int) -> None:
     options = tf.data.experimental.service.DispatcherConfig(port=port)
     server = tf.data.experimental.service.DispatchServer(options)
     print(f"dispatcher at {server.target}", flush=True)
-    server.join()
+    _wait_for_signal()
 
 
 def work(config, dispatcher: str, host: str, port: int) -> None:
@@ -40,10 +44,19 @@ def work(config, dispatcher: str, host: str, port: int) -> None:
         worker_address=f"{host}:%port%",
         port=port,
     )
-    server = tf.data.experimental.service.WorkerServer(options)
+    # Named, because the server lives as long as this object.
+    server = tf.data.experimental.service.WorkerServer(options)  # noqa: F841
     print(f"worker of {dispatcher} is ready", flush=True)
-    try:
-        server.join()
-    finally:
-        if skipped.message():
-            print(skipped.message(), flush=True)
+    _wait_for_signal()
+    if skipped.message():
+        print(skipped.message(), flush=True)
+    # Taking the server down waits for its threads, and these may wait for Python: for ever.
+    os._exit(0)
+
+
+def _wait_for_signal():
+    """Waits for SIGTERM or Ctrl-C. Not `join` of the server: it ends without what is left to be said."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()

@@ -35,8 +35,8 @@ def _servers(*commands):
     finally:
         for process in processes:
             process.terminate()
-        for process in processes:
-            process.communicate(timeout=30)
+        # What they say at their end joins what they said at the start.
+        lines += [process.communicate(timeout=30)[0].strip() for process in processes]
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ def config_file(tmp_path, faulty_data):
 @pytest.fixture
 def config(tmp_path, faulty_data):
     message = text_format.Parse(faulty_data.CONFIG, experiment_pb2.ExperimentOptions())
-    message.data.data_dir = str(faulty_data.write(tmp_path / "data", faults=(), good=7))
+    message.data.data_dir = str(faulty_data.write(tmp_path / "data", faults=["torn_image"], good=7))
+    message.data.skip_corrupt = True
     return message
 
 
@@ -65,8 +66,8 @@ def test_workers_prepare_the_examples_of_the_local_stream(config_file, config):
         address = line.removeprefix("dispatcher at ")
         worker = ["--role", "worker", "--dispatcher", address, "--config_file", config_file]
         # Where the data lie is a matter of each machine.
-        worker += ["--data_dir", config.data.data_dir]
-        with _servers(worker, worker):
+        worker += ["--data_dir", config.data.data_dir, "--override", "data { skip_corrupt: true }"]
+        with _servers(worker, worker) as said:
             config.data.data_service, config.data.deterministic = address, False
             served = _images(pipeline.train_dataset(config, source), 12)
             resumed = _images(pipeline.train_dataset(config, source, first_step=20), 4)
@@ -74,6 +75,7 @@ def test_workers_prepare_the_examples_of_the_local_stream(config_file, config):
             config.data.seed = 1
             with pytest.raises(ValueError, match=r"workers of .* read for another config"):
                 _images(pipeline.train_dataset(config, source), 1)
+    assert any("skipped 1 file" in text and "torn_image.jpg" in text for text in said[2:])
     assert len(set(served)) == len(served) == 24
     assert set(served) <= set(local)
     # Those of the stream's start, but for what was under way in the workers.
