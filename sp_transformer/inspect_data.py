@@ -11,10 +11,13 @@ Example: python -m sp_transformer.inspect_data --config_file configs/camvid/resn
 """
 
 import os
+import sys
 
 from absl import flags
 
 from sp_transformer import command_line
+
+_INTERRUPTED = 130
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -49,7 +52,11 @@ def main(values: flags.FlagValues) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from sp_transformer.data import inspection_run
 
-    return inspection_run.run(config, values.split, values.max_images, values.output_dir)
+    try:
+        return inspection_run.run(config, values.split, values.max_images, values.output_dir)
+    except KeyboardInterrupt:
+        print("\ninspect_data: interrupted", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def console() -> None:

@@ -7,8 +7,8 @@ direction (brightness, contrast, colour, sharpness) take m from -strength to str
 nothing. The operations without a direction take |m|; `invert`, which has no magnitude at all, and the geometric ones,
 for which the random scale and crop stand in, are left out.
 
-Own stateless operations, because the layers of Keras and keras_cv keep their random state inside (a run that is resumed
-at step s would draw what step 0 drew), and evaluate all operations to take one.
+Own stateless operations, because the layers of Keras and keras_cv keep their random state inside: a run that is resumed
+at step s would draw what step 0 drew.
 
 Shapes: h, w are the size of an image in pixels. Images are float32 with values 0..255.
 """

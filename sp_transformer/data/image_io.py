@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sp_transformer.data.faults import FileFault
 
@@ -58,7 +58,7 @@ def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray
                 image = image.convert("RGBA")
             return np.array(image.convert("RGB"))
     except _READ_ERRORS as error:
-        raise _unreadable("image", path, error) from error
+        raise _unreadable("image", path, error, data) from error
 
 
 def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
@@ -82,7 +82,7 @@ def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.nda
             raw_mode = image.tile[0][3] if image.tile else None
             pixels = np.array(ImageOps.exif_transpose(image))
     except _READ_ERRORS as error:
-        raise _unreadable("label", path, error) from error
+        raise _unreadable("label", path, error, data) from error
     if file_format in _LOSSY_FORMATS:
         raise FileFault(
             "lossy_label",
@@ -128,6 +128,10 @@ def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
     Image.fromarray(array).save(path, format="PNG")
 
 
-def _unreadable(kind, path, error):
-    text = f"cannot read {kind} {path}: {type(error).__name__}: {error}"
-    return FileFault(f"unreadable_{kind}", path, text)
+def _unreadable(kind, path, error, data):
+    cause = f"{type(error).__name__}: {error}"
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own text names an object in memory.
+        is_empty = not data if data is not None else os.path.getsize(path) == 0
+        cause = "it is empty" if is_empty else "it is no image, or its beginning is damaged"
+    return FileFault(f"unreadable_{kind}", path, f"cannot read {kind} {path}: {cause}")

@@ -262,7 +262,7 @@ class Progress:
     def __init__(self, stream, clock=time.monotonic):
         self._stream, self._clock = stream, clock
         self._live = stream.isatty()
-        self._started = self._next = clock()
+        self._started = self._last = self._next = clock()
         if not self._live:
             self._next += self._SECONDS_ELSEWHERE
         self._split = None
@@ -271,7 +271,9 @@ class Progress:
         """Shows that `done` of `total` images of a split have been looked at."""
         now = self._clock()
         if split != self._split:
-            self._split, self._started = split, now
+            # It began where the one before it ended.
+            self._split, self._started = split, self._last
+        self._last = now
         if now < self._next and not (self._live and done == total):
             return
         self._next = now + (self._SECONDS_LIVE if self._live else self._SECONDS_ELSEWHERE)

@@ -70,7 +70,8 @@ class _Seen:
     """What the rules look at.
 
     Attributes:
-      ids: set of ids in the files; meant: those of them that are not among _NOTHING.
+      ids: set of ids in the files; nothing: those of them by which tools write pixels of no class;
+        meant: the others, in order.
       unknown: ids that end up neither as a class nor ignored; absent: train ids of no pixel.
       ignored: share of pixels that end up ignored.
     """
@@ -79,7 +80,9 @@ class _Seen:
         self.label_map = label_map
         self.classes = label_map.num_classes
         self.ids = set(id_counts)
-        self.meant = sorted(i for i in self.ids if i not in _NOTHING)
+        # With more than 255 classes, 255 is one of them.
+        self.nothing = {i for i in self.ids.intersection(_NOTHING) if not 0 <= i < self.classes}
+        self.meant = sorted(self.ids - self.nothing)
         self.unknown, self.ignored, present = [], 0.0, set()
         total = sum(id_counts.values())
         for file_id, count in sorted(id_counts.items()):
@@ -96,9 +99,9 @@ class _Seen:
         return Suggestion(text, {**id_map, **self._nothing(id_map)}, self.label_map.ignore_label)
 
     def _nothing(self, id_map):
-        """The ids of _NOTHING that occur and are not the ignore label already."""
+        """Entries for the ids of no class that are not the ignore label already."""
         ignore = self.label_map.ignore_label
-        return {i: ignore for i in self.ids.intersection(_NOTHING) - set(id_map) - {ignore}}
+        return {i: ignore for i in self.nothing - set(id_map) - {ignore}}
 
 
 def _ids_of_the_files(seen):
@@ -108,11 +111,12 @@ def _ids_of_the_files(seen):
         return None
     identical = all(0 <= i < seen.classes for i in seen.meant)
     # Data sets that number their classes otherwise do not write 255 for what has none.
-    unlisted_nothing = bool(seen.ids.intersection(_NOTHING) - set(label_map.id_map))
+    unlisted_nothing = bool(seen.nothing - set(label_map.id_map))
     suspicious = _doubtful(seen) or unlisted_nothing
     # A map that uses only part of the classes' own ids cannot be told from its absence.
-    beyond = any(i >= seen.classes for i in label_map.id_map if i not in _NOTHING)
-    if not (identical and beyond and suspicious):
+    beyond = any(i >= seen.classes and i not in _NOTHING for i in label_map.id_map)
+    moves = any(0 <= t < seen.classes and t != i for i, t in label_map.id_map.items())
+    if not (identical and beyond and moves and suspicious):
         return None
     return seen.suggestion(
         f"the files hold only ids from {seen.meant[0]} to {seen.meant[-1]}, which are train ids of "
@@ -173,7 +177,7 @@ def _spread(seen):
 
 def _one_based(seen):
     """Ids from 1 to K, 0 being nothing (ADE20K's 0..150 where 0..149 are expected)."""
-    if seen.label_map.id_map or not seen.meant:
+    if seen.label_map.id_map or not seen.meant or seen.classes not in seen.unknown:
         return None
     if seen.meant[-1] != seen.classes or seen.meant[0] < 0:
         return None
@@ -190,7 +194,7 @@ def _one_based(seen):
 
 def _nothing(seen):
     """The only ids that fit nowhere are those by which tools write "nothing"."""
-    if not seen.unknown or not set(seen.unknown) <= set(_NOTHING):
+    if not seen.unknown or not set(seen.unknown) <= seen.nothing:
         return None
     ignore = seen.label_map.ignore_label
     written = "; 65535 is -1 written into 16 bits" if 65535 in seen.unknown else ""

@@ -39,6 +39,7 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
 
     With `data.cache_in_memory` every decoded and resized example stays in memory after it was first
     read: 4 bytes a pixel with uint8 labels (7 with int32), e.g. 25 GB for Cityscapes' train split.
+    With `data.data_service` the workers of that service compute the batches.
 
     Args:
       config: an ExperimentOptions message.

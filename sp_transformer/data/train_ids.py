@@ -53,12 +53,16 @@ class TrainIds:
 def check_sizes(image, image_path, ids, label_path) -> None:
     """Raises a FileFault if an image [Y, X, 3] and the ids of its label are not of one size."""
     if ids.shape != image.shape[:2]:
+        turned = ids.shape == image.shape[1::-1]
+        guess = (
+            "; perhaps the label was drawn on the image as stored, not as shown" if turned else ""
+        )
         raise FileFault(
             "size_mismatch",
             label_path,
             f"label {label_path} is {ids.shape[0]}x{ids.shape[1]} pixels (height x width) but its "
-            f"image {image_path} is {image.shape[0]}x{image.shape[1]} (EXIF "
-            "orientation applied); both must have one size",
+            f"image {image_path} is {image.shape[0]}x{image.shape[1]} (EXIF orientation applied); "
+            f"both must have one size{guess}",
         )
 
 

@@ -160,10 +160,12 @@ def test_label_with_alpha_is_refused(tmp_path, save, rgb):
 )
 def test_faults_say_their_kind_and_file(tmp_path, read, kind):
     path = tmp_path / "text.png"
-    path.write_text("no image")
-    with pytest.raises(FileFault) as error:
-        read(path)
-    assert (error.value.kind, error.value.file) == (kind, str(path))
+    for content, cause in ((b"no image", "it is no image"), (b"", "it is empty")):
+        path.write_bytes(content)
+        for data in (None, content):
+            with pytest.raises(FileFault, match=cause) as error:
+                read(path, data)
+            assert (error.value.kind, error.value.file) == (kind, str(path))
 
 
 @pytest.mark.parametrize("read", [image_io.read_image, image_io.read_label_ids])

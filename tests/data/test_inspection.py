@@ -205,6 +205,21 @@ def test_progress_is_shown_in_time():
     assert stream.getvalue().splitlines() == [f"train: {n} of 30 images, 1/s" for n in (10, 20, 30)]
 
 
+def test_progress_on_a_terminal_is_one_line():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    progress = inspection_report.Progress(stream, iter(range(100)).__next__)
+    for done in range(1, 4):
+        progress("train", done, 3)
+    assert stream.getvalue().count("\n") == 1 and stream.getvalue().endswith("\n")
+    assert [part.strip() for part in stream.getvalue().split("\r")[1:]] == [
+        f"train: {n} of 3 images, 1/s" for n in (1, 2, 3)
+    ]
+
+
 def test_sheet_shows_what_training_reads(make, faulty_data):
     config = make(faulty_data.FAULTS)
     config.data.skip_corrupt = True

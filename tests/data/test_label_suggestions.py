@@ -54,6 +54,10 @@ def _suggested(ids, label_map):
         ([0, 1, 255], _classes(2)),
         ([7, 26], _classes(2, id_map={7: 0, 26: 1})),
         ([], _classes(2)),
+        # Nothing is moved, and 255 is ignored either way.
+        ([0, 1, 2, 255], _classes(3, id_map={3: 255})),
+        ([0, 1, 2, 3], _classes(3, ignore_label=3)),
+        (range(300), _classes(300, ignore_label=65535)),
     ],
 )
 def test_no_guess_where_ids_fit(ids, label_map):
