@@ -90,6 +90,20 @@ def bundled_configs() -> list[str]:
     )
 
 
+def bundled_label_map(name: str):
+    """The DataOptions of a file in configs/label_maps, of which `label_map` is set.
+
+    Raises:
+      ConfigError: if there is no such file, or it is at fault.
+    """
+    faults = []
+    file = _find(pathlib.Path("configs", "label_maps", f"{name}.textproto"), faults)
+    options = _read(file, [], faults).data if file is not None else None
+    if faults:
+        raise ConfigError(faults)
+    return options
+
+
 def _find(path: pathlib.Path, faults: list[str], named_by: pathlib.Path | None = None):
     """The existing file that `path` means, or None and a fault."""
     candidates = [path if named_by is None else named_by.parent / path]

@@ -11,13 +11,11 @@ import posixpath
 import re
 from collections import Counter
 
-import numpy as np
-
-from sp_transformer.data import image_io
+from sp_transformer.data import image_io, storage
 from sp_transformer.data.source import Source
+from sp_transformer.data.train_ids import TrainIds, check_sizes
 
 _LISTED = 5  # Files and ids that an error names before it only counts them.
-_MAX_FILE_ID = 65535
 
 
 class FolderSource(Source):
@@ -47,7 +45,6 @@ class FolderSource(Source):
         if not split_options.images:
             raise ValueError(f"split {split!r} has no glob of images; add folder.splits.images")
         self._data_dir = os.fspath(data_dir)
-        self._label_map = label_map
         self.has_labels = bool(split_options.labels)
 
         images = _find(split_options.images, self._data_dir, split, "images")
@@ -58,7 +55,7 @@ class FolderSource(Source):
             labels = _find(split_options.labels, self._data_dir, split, "labels")
             pairs = _pair(images, labels, split, self._data_dir)
             self._labels = [pairs[path] for path in self._images]
-            self._train_ids, self._is_valid = _lookup_tables(label_map)
+            self._to_train_ids = TrainIds(label_map)
 
     def __len__(self):
         return len(self._images)
@@ -87,41 +84,12 @@ class FolderSource(Source):
             return image, None
         path = self.label_path(index)
         ids = image_io.read_label_ids(path)
-        if ids.shape != image.shape[:2]:
-            raise ValueError(
-                f"label {path} is {ids.shape[0]}x{ids.shape[1]} pixels (height x width) but its "
-                f"image {self.image_path(index)} is {image.shape[0]}x{image.shape[1]} (EXIF "
-                "orientation applied); both must have one size"
-            )
+        check_sizes(image, self.image_path(index), ids, path)
         return image, self._to_train_ids(ids, path)
 
-    def _to_train_ids(self, ids, path):
-        in_table = np.clip(ids, 0, _MAX_FILE_ID)
-        is_valid = self._is_valid[in_table] & (in_table == ids)
-        if not is_valid.all():
-            bad = np.unique(ids[~is_valid])
-            listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-            raise ValueError(
-                f"label {path} holds id{'s' if len(bad) > 1 else ''} {listed}, which after id_map "
-                f"is neither one of the {len(self._label_map.names)} classes "
-                f"(0..{len(self._label_map.names) - 1}) nor ignore_label "
-                f"{self._label_map.ignore_label}; list it in label_map.id_map or set "
-                "ignore_unlisted_ids together with an id_map"
-            )
-        return self._train_ids[in_table]
-
-
-def _lookup_tables(label_map):
-    """Returns, for every id in a file, its train id and whether that is a class or ignored."""
-    table = np.arange(_MAX_FILE_ID + 1, dtype=np.int32)
-    if label_map.id_map and label_map.ignore_unlisted_ids:
-        table[:] = label_map.ignore_label
-    for file_id, train_id in label_map.id_map.items():
-        table[file_id] = train_id
-    is_valid = ((table >= 0) & (table < len(label_map.names))) | (table == label_map.ignore_label)
-    if 0 <= label_map.ignore_label <= 255 and len(label_map.names) <= 256:
-        table = np.where(is_valid, table, 0).astype(np.uint8)
-    return table, is_valid
+    def image_file(self, index):
+        """Returns the bytes of the image file."""
+        return storage.read_file(self.image_path(index))
 
 
 def _find(patterns, data_dir, split, kind):

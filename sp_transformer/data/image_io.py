@@ -5,13 +5,14 @@ Shapes: Y, X are the height and width of one image in pixels.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 _READ_ERRORS = (
     OSError,
@@ -29,11 +30,15 @@ _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _STRETCHED_BY = {"L;2": 85, "L;4": 17}
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
     """Reads a JPEG, PNG or any other file that Pillow knows as an RGB image.
 
     The EXIF orientation is applied, grey becomes RGB, 16-bit grey keeps its upper 8 bits, and alpha
     is dropped, which leaves the stored colours (as `tf.io.decode_png(channels=3)` does).
+
+    Args:
+      path: of the file.
+      data: what it holds, where that was read already; `path` then only names it in errors.
 
     Returns:
       uint8 [Y, X, 3].
@@ -42,7 +47,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
       ValueError: if the file is missing, truncated or no image; it names the file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
@@ -51,8 +56,12 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(_unreadable("image", path, error)) from error
 
 
-def read_label_ids(path: str | os.PathLike) -> np.ndarray:
+def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
     """Reads the ids that a label file holds: 8-bit or 16-bit grey values or palette indices.
+
+    Args:
+      path: of the file.
+      data: what it holds, where that was read already; `path` then only names it in errors.
 
     Returns:
       int32 [Y, X].
@@ -61,7 +70,7 @@ def read_label_ids(path: str | os.PathLike) -> np.ndarray:
       ValueError: if the file cannot be read or holds colours instead of ids; it names the file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             mode, file_format = image.mode, image.format
             raw_mode = image.tile[0][3] if image.tile else None
             ids = np.array(image).astype(np.int32) if mode in _ID_MODES else None
@@ -77,6 +86,31 @@ def read_label_ids(path: str | os.PathLike) -> np.ndarray:
             "an 8-bit, 16-bit or palette PNG of ids"
         )
     return ids // _STRETCHED_BY.get(raw_mode, 1) if isinstance(raw_mode, str) else ids
+
+
+def encode(array: np.ndarray, file_format: str, **options) -> bytes:
+    """Returns uint8 [Y, X, 3], uint8 [Y, X] or uint16 [Y, X] as the bytes of a file.
+
+    Args:
+      array: the image or label.
+      file_format: one of Pillow's, such as "PNG", "WEBP" or "JPEG".
+      **options: of Pillow's writer of that format.
+    """
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format=file_format, **options)
+    return file.getvalue()
+
+
+def is_upright_jpeg(data: bytes) -> bool:
+    """Returns whether bytes are a JPEG file whose pixels `read_image` returns as they are stored."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
+    except _READ_ERRORS:
+        return False
 
 
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
