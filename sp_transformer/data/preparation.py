@@ -33,7 +33,7 @@ _IMAGES_PER_SHARD = 64
 _READ_BACK = 1 << 24
 _MAX_DIFFERENCES = 20
 # What identifies a source beside its classes: where it lies is not part of it.
-_SOURCE_FIELDS = ("folder", "cityscapes", "ade20k", "tfds", "synthetic_streets")
+_SOURCE_FIELDS = ("folder", "cityscapes", "tfds", "synthetic_streets")
 
 # Of this worker process: the source that it made last, likewise the records, and the counter that all workers share.
 _sources, _prepared, _counter = {}, {}, None
@@ -119,8 +119,8 @@ def prepare(
       ValueError: if the source is at fault, or the folder holds something else.
       OSError: if writing fails.
     """
-    label_map = derived.data_label_map(data_options)
     name = _dataset_name(data_options)
+    label_map = derived.data_label_map(data_options)
     identity = {
         "name": name,
         "source": _describe_source(data_options),

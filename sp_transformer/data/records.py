@@ -245,11 +245,40 @@ class RecordsSource(Source):
         Raises:
           ValueError: as `read`.
         """
+        return self.decode(index, self.fetch(index, choose))
+
+    def fetch(self, index, choose):
+        """The first half of `read_region`: reads bytes and decodes nothing.
+
+        Returns:
+          What `decode` takes.
+
+        Raises:
+          ValueError: as `read`.
+        """
         part = choose(*self.size(index))
-        image = self._read_part(index, "image", self._images, part)
-        if not self.has_labels:
+        image = self._fetch(index, "image", self._images, part)
+        label = self._fetch(index, "label", self._labels, part) if self.has_labels else None
+        return image, label
+
+    def decode(self, index, fetched):
+        """The second half of `read_region`.
+
+        Args:
+          index: of the example.
+          fetched: what `fetch` returned for it.
+
+        Returns:
+          As `read_region`.
+
+        Raises:
+          ValueError: as `read`.
+        """
+        image, label = fetched
+        image = self._decode(index, "image", image)
+        if label is None:
             return image, None
-        label = self._read_part(index, "label", self._labels, part)
+        label = self._decode(index, "label", label)
         return image, label.astype(np.uint8 if self._has_small_ids else np.int32, copy=False)
 
     def encoded(self, index: int) -> tuple[bytes, bytes | None]:
@@ -261,33 +290,38 @@ class RecordsSource(Source):
             for spans in (self._images, self._labels)
         )
 
-    def _read_part(self, index, kind, spans, part):
+    def _fetch(self, index, kind, spans, part):
+        """Returns layout (None for a file of another format), bytes, where in the image they start, and the part."""
         start, count = (int(number) for number in spans[index])
         try:
             layout = self._layouts.get((index, kind))
             if layout is None:
                 head = self._read_bytes(index, start, min(count, tiles.MINIMUM_HEADER))
                 if not tiles.is_encoded(head):
-                    return self._decode_file(index, kind, start, count, part)
+                    return None, self._read_bytes(index, start, count), 0, part
                 header = self._read_bytes(index, start, tiles.header_size(head))
                 layout = tiles.read_layout(header)
                 if layout.size != self.size(index):
                     raise tiles.TileError(f"is of size {layout.size}, not {self.size(index)}")
                 self._layouts[index, kind] = layout
-            top, _, height, _ = part
-            first, last = layout.span(top, height)
-            data = self._read_bytes(index, start + first, last - first)
-            return tiles.decode_region(layout, data, first, *part)
         except tiles.TileError as error:
             raise ValueError(self._damaged(index, kind, error)) from error
+        top, _, height, _ = part
+        first, last = layout.span(top, height)
+        return layout, self._read_bytes(index, start + first, last - first), first, part
 
-    def _decode_file(self, index, kind, start, count, part):
-        read = image_io.read_image if kind == "image" else image_io.read_label_ids
-        data = self._read_bytes(index, start, count)
+    def _decode(self, index, kind, fetched):
+        layout, data, first, part = fetched
         try:
+            if layout is not None:
+                return tiles.decode_region(layout, data, first, *part)
+            read = image_io.read_image if kind == "image" else image_io.read_label_ids
             array = read(self.name(index), data)
         except ValueError as error:
             raise ValueError(self._damaged(index, kind, error)) from error
+        if array.shape[:2] != self.size(index):
+            error = f"is of size {array.shape[:2]}, not {self.size(index)}"
+            raise ValueError(self._damaged(index, kind, error))
         top, left, height, width = part
         return array[top : top + height, left : left + width]
 

@@ -33,7 +33,7 @@ class TfdsSource(Source):
         """
         builder = create_builder(options, data_dir)
         self._where = str(builder.data_dir)
-        if not builder.is_prepared():
+        if not is_prepared(builder):
             raise ValueError(
                 f"tfds has not prepared {options.name} in {self._where}; run python -m sp_transformer.prepare_data "
                 "with this config, which lets tfds do so first, or correct --data_dir"
@@ -161,6 +161,12 @@ def create_builder(options, data_dir: str):
         raise ValueError(f"tfds knows no data set {options.name!r}: {first}") from error
 
 
+def is_prepared(builder) -> bool:
+    """Returns whether tfds has the data of a builder."""
+    # tfds's own is_prepared wants the folder to be named by a version.
+    return storage.exists(storage.join(str(builder.data_dir), "dataset_info.json"))
+
+
 def split_names(options, data_dir: str) -> list[str]:
     """Returns the splits of a prepared data set."""
     return list(create_builder(options, data_dir).info.splits)
@@ -175,7 +181,7 @@ def ensure_prepared(options, data_dir: str) -> None:
     import tensorflow_datasets as tfds
 
     builder = create_builder(options, data_dir)
-    if builder.is_prepared():
+    if is_prepared(builder):
         return
     config = tfds.download.DownloadConfig(
         manual_dir=options.manual_dir or None, try_download_gcs=False
@@ -195,7 +201,7 @@ def _check_is_image(features, key, where):
     ]
     if key not in images:
         raise ValueError(
-            f"{key!r} is no image feature of {where}; it has {', '.join(images) or 'none'} (set data.tfds.image_key "
+            f"{key!r} is no image feature of {where}; it has {', '.join(sorted(images)) or 'none'} (set data.tfds.image_key "
             "and label_key; an empty label_key serves prediction)"
         )
 
