@@ -36,10 +36,10 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=0,
         flag_values=values,
     )
-    flags.DEFINE_multi_string(
-        "split",
-        [],
-        "Split to look at; may be repeated. Default: the config's train_split and eval_split.",
+    flags.DEFINE_list(
+        "splits",
+        None,
+        "Splits to look at, separated by commas. Default: the config's train_split and eval_split.",
         flag_values=values,
     )
     flags.adopt_module_key_flags(command_line, values)
@@ -53,7 +53,7 @@ def main(values: flags.FlagValues) -> int:
     from sp_transformer.data import inspection_run
 
     try:
-        return inspection_run.run(config, values.split, values.max_images, values.output_dir)
+        return inspection_run.run(config, values.splits, values.max_images, values.output_dir)
     except KeyboardInterrupt:
         print("\ninspect_data: interrupted", file=sys.stderr)
         return _INTERRUPTED

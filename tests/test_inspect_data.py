@@ -103,7 +103,7 @@ def test_sampling_and_a_clean_split(config_file, faulty_data, tmp_path):
     root = faulty_data.write(tmp_path / "data", faults=())
     result = _run(
         *(sys.executable, "-m", "sp_transformer.inspect_data", "--config_file", config_file),
-        *("--data_dir", root, "--max_images", 2, "--split", "val"),
+        *("--data_dir", root, "--max_images", 2, "--splits", "val"),
     )
     assert result.returncode == 0, result.stderr
     assert "Split val: 4 images, 2 of them looked at" in result.stdout
@@ -118,7 +118,7 @@ def test_usage_errors_exit_with_2(config_file, faulty_data, tmp_path):
         (["--config_file", config_file, "--max_images", "-1"], "max_images"),
         (
             [
-                *("--config_file", config_file, "--split", "test"),
+                *("--config_file", config_file, "--splits", "test"),
                 *("--data_dir", faulty_data.write(tmp_path / "data", faults=())),
             ],
             "split 'test' is unknown",

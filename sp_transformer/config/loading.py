@@ -90,6 +90,20 @@ def bundled_configs() -> list[str]:
     )
 
 
+def bundled_label_map(name: str):
+    """The DataOptions of a file in configs/label_maps, of which `label_map` is set.
+
+    Raises:
+      ConfigError: if there is no such file, or it is at fault.
+    """
+    faults = []
+    file = _find(pathlib.Path("configs", "label_maps", f"{name}.textproto"), faults)
+    options = _read(file, [], faults).data if file is not None else None
+    if faults:
+        raise ConfigError(faults)
+    return options
+
+
 def bundled_label_maps() -> dict[str, label_map.LabelMap]:
     """{path as `base_config` takes it: label map} of the files in configs/label_maps."""
     maps = {}

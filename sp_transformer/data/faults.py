@@ -15,6 +15,13 @@ KINDS = {
 }
 
 
+# What is said of the files without a partner.
+_UNPAIRED = {
+    "image_without_label": "image {} has no label",
+    "label_without_image": "label {} has no image",
+}
+
+
 class FileFault(ValueError):
     """A file that can be neither trained on nor evaluated.
 
@@ -27,3 +34,8 @@ class FileFault(ValueError):
         super().__init__(text)
         self.kind = kind
         self.file = str(file)
+
+
+def unpaired(kind: str, file: str) -> FileFault:
+    """The fault of a file without a partner; kind is image_without_label or label_without_image."""
+    return FileFault(kind, file, _UNPAIRED[kind].format(file))

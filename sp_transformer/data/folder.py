@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-import pathlib
 import posixpath
 import re
 from collections import Counter
 
-from sp_transformer.data import image_io
-from sp_transformer.data.faults import FileFault
+from sp_transformer.data import image_io, storage
+from sp_transformer.data.faults import unpaired
 from sp_transformer.data.source import Source
 from sp_transformer.data.train_ids import TrainIds, check_sizes
 
@@ -99,11 +98,11 @@ class FolderSource(Source):
 
     def image_file(self, index) -> bytes:
         """Returns the bytes of the image file."""
-        return pathlib.Path(self.image_path(index)).read_bytes()
+        return storage.read_file(self.image_path(index))
 
     def label_file(self, index) -> bytes:
         """Returns the bytes of the label file."""
-        return pathlib.Path(self.label_path(index)).read_bytes()
+        return storage.read_file(self.label_path(index))
 
 
 def _find(patterns, data_dir, split, kind):
@@ -193,14 +192,13 @@ class _Pairs:
 
     def faults(self, data_dir):
         """Returns a FileFault for every file without a partner."""
-        texts = {
-            "image_without_label": (self.unlabelled, "image {} has no label"),
-            "label_without_image": (self.orphans, "label {} has no image"),
-        }
         return [
-            FileFault(kind, path, text.format(path))
-            for kind, (paths, text) in texts.items()
-            for path in (os.path.join(data_dir, path) for path in sorted(paths))
+            unpaired(kind, os.path.join(data_dir, path))
+            for kind, paths in (
+                ("image_without_label", self.unlabelled),
+                ("label_without_image", self.orphans),
+            )
+            for path in sorted(paths)
         ]
 
 

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sp_transformer.data.faults import FileFault
 
@@ -107,6 +107,31 @@ def _colors(mode, pixels):
             f"expected; if they are ids, keep the first channel alone: {write}"
         )
     return f"colours (mode {mode}) where one id per pixel is expected; {write}"
+
+
+def encode(array: np.ndarray, file_format: str, **options) -> bytes:
+    """Returns uint8 [Y, X, 3], uint8 [Y, X] or uint16 [Y, X] as the bytes of a file.
+
+    Args:
+      array: the image or label.
+      file_format: one of Pillow's, such as "PNG", "WEBP" or "JPEG".
+      **options: of Pillow's writer of that format.
+    """
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format=file_format, **options)
+    return file.getvalue()
+
+
+def is_upright_jpeg(data: bytes) -> bool:
+    """Returns whether bytes are a JPEG file whose pixels `read_image` returns as they are stored."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
+    except _READ_ERRORS:
+        return False
 
 
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:

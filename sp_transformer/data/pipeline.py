@@ -63,7 +63,7 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
     ignore_label = derived.label_map(config).ignore_label
     global_batch = config.training.batch_size
     first, share, batch = _share_of_batch(global_batch, input_context)
-    reader = _Reader(source, data, crop_size, skipped)
+    reader = WindowReader(source, data, crop_size, skipped)
     read_window = data_service.python_op(
         config, reader.read_window, [tf.uint8, tf.int32, tf.float64]
     )
@@ -73,7 +73,7 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
         # Position m of this pipeline -> number n in the global stream.
         number = position // share * global_batch + first + position % share
         index = shuffled_index(number, num_images, data.seed)
-        seed = _seed(data.seed, number, _AUGMENTATION_STREAM)
+        seed = example_seed(data.seed, number)
         # Scale and place are drawn before anything is read, so that no more is decoded than the crop shows.
         region, label, sampling = read_window(
             index, *augmentation.draw_window(seed, data.augmentation)
@@ -107,7 +107,7 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
 def register_reader(config, source, skipped=None) -> None:
     """Lets this process, a worker of the tf.data service, read for those that train by `config`."""
     crop_size = (config.data.crop_height, config.data.crop_width)
-    reader = _Reader(source, config.data, crop_size, skipped)
+    reader = WindowReader(source, config.data, crop_size, skipped)
     data_service.register_reader(config, reader.read_window)
 
 
@@ -277,6 +277,11 @@ def shuffled_index(number, num_images, seed):
     )
 
 
+def example_seed(seed, number):
+    """Returns the seed of the augmentation of example `number` of the global stream: int64 [2]."""
+    return _seed(seed, number, _AUGMENTATION_STREAM)
+
+
 def _seed(seed, number, stream):
     base = tf.stack([tf.constant(seed, tf.int64), tf.cast(number, tf.int64)])
     return tf.random.experimental.stateless_fold_in(base, stream)
@@ -307,7 +312,7 @@ def _check_source(source, purpose):
         )
 
 
-class _Reader:
+class WindowReader:
     """Reads the windows that training shows; remembers whole examples if the config asks for it.
 
     Threads that miss the same index at once read it twice and store equal arrays, which is harmless
@@ -347,16 +352,22 @@ class _Reader:
             place = window.place_window(label.shape, scale, position, self._crop_size)
             image, label = place.cut(image), place.cut(label)
         else:
-            place = None
-
-            def choose(*size):
-                nonlocal place
-                place = window.place_window(size, scale, position, self._crop_size)
-                return *place.region, *place.region_shape
-
+            placed, choose = self.chooser(scale, position)
             image, label = self._source.read_region(index, choose)
+            (place,) = placed
         image = np.ascontiguousarray(place.pad_region(image))
         return image, place.sample_label(label).astype(np.int32), place.sampling()
+
+    def chooser(self, scale, position):
+        """Returns what `Source.read_region` asks for a part, and the list that it leaves its Window in."""
+        placed = []
+
+        def choose(*size):
+            place = window.place_window(size, scale, position, self._crop_size)
+            placed.append(place)
+            return *place.region, *place.region_shape
+
+        return placed, choose
 
     def _read_whole(self, index):
         """Returns uint8 [Y, X, 3] and integer [Y, X] of the example, resized as the config says."""

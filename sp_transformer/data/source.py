@@ -66,3 +66,10 @@ class Source(abc.ABC):
         top, left, height, width = choose(*image.shape[:2])
         rows, columns = slice(top, top + height), slice(left, left + width)
         return image[rows, columns], None if label is None else label[rows, columns]
+
+    def image_file(self, index: int) -> bytes | None:
+        """Returns the image's file as it is, or None where there is none of its own.
+
+        Where it is given, `image_io.read_image` of it equals the image that `read` returns.
+        """
+        return None
