@@ -35,6 +35,10 @@ class FileFault(ValueError):
         self.kind = kind
         self.file = str(file)
 
+    def __reduce__(self):
+        # By default an exception is rebuilt from its text alone, and a process that receives one cannot.
+        return type(self), (self.kind, self.file, str(self))
+
 
 def unpaired(kind: str, file: str) -> FileFault:
     """The fault of a file without a partner; kind is image_without_label or label_without_image."""

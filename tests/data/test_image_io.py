@@ -1,3 +1,4 @@
+import pickle
 import struct
 import zlib
 
@@ -166,6 +167,9 @@ def test_faults_say_their_kind_and_file(tmp_path, read, kind):
             with pytest.raises(FileFault, match=cause) as error:
                 read(path, data)
             assert (error.value.kind, error.value.file) == (kind, str(path))
+            # Processes hand it to each other.
+            again = pickle.loads(pickle.dumps(error.value))
+            assert (again.kind, again.file, str(again)) == (kind, str(path), str(error.value))
 
 
 @pytest.mark.parametrize("read", [image_io.read_image, image_io.read_label_ids])
