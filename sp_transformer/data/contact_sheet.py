@@ -220,7 +220,7 @@ def _legend(label_map, counts):
     colors = np.concatenate([label_map.colors, np.full((1, 3), 255, np.uint8)])
     shown = dataclasses.replace(label_map, names=tuple(names), colors=colors)
     width = drawing.legend(shown).shape[1]
-    columns = max(1, min(6, (_WIDTH - 2 * _MARGIN) // width))
+    columns = max(1, min(len(names) // 4, (_WIDTH - 2 * _MARGIN) // width))
     picture = Image.fromarray(drawing.legend(shown, columns))
     canvas = _canvas(_WIDTH, picture.height)
     canvas.paste(picture, (_MARGIN, 0))

@@ -36,8 +36,8 @@ class Suggestion:
     ignore_label: int
 
     def textproto(self) -> str:
-        """The label map's fields as an override that sets them; "" where id_map is to be removed."""
-        if not self.id_map:
+        """The label map's fields as an override that sets them; "" where no id_map would help."""
+        if not self.id_map or min(self.id_map) < 0:
             return ""
         entries = "".join(
             f"    id_map {{ from: {file_id} to: {train_id} }}\n"
@@ -198,6 +198,7 @@ def _nothing(seen):
         return None
     ignore = seen.label_map.ignore_label
     written = "; 65535 is -1 written into 16 bits" if 65535 in seen.unknown else ""
+    written += "; -1 itself no id_map can name, write 255 into the files" if -1 in seen.ids else ""
     return Suggestion(
         f"only {_some(seen.unknown)} fit{'s' if len(seen.unknown) == 1 else ''} no class, as tools "
         f"write pixels of no class{written}: map it to ignore_label {ignore}",

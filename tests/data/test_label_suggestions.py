@@ -115,6 +115,8 @@ def test_other_ways_to_write_nothing(nothing):
     suggestion = _suggested([0, 1, 2, nothing], _classes(3, ignore_label=100))
     assert suggestion.id_map[nothing] == 100
     assert f"only {nothing} fits no class" in suggestion.text
+    # The config takes ids from 0 on.
+    assert (suggestion.textproto() == "") == (nothing < 0)
 
 
 def test_as_many_ids_as_classes():
