@@ -201,8 +201,8 @@ def _check_is_image(features, key, where):
     ]
     if key not in images:
         raise ValueError(
-            f"{key!r} is no image feature of {where}; it has {', '.join(sorted(images)) or 'none'} (set data.tfds.image_key "
-            "and label_key; an empty label_key serves prediction)"
+            f"{key!r} is no image feature of {where}; it has {', '.join(sorted(images)) or 'none'} (set "
+            "data.tfds.image_key and label_key; an empty label_key serves prediction)"
         )
 
 
