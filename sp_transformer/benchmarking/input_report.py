@@ -74,7 +74,7 @@ def steps(config, images: int) -> dict[str, Callable[[], int]]:
     plain.data.augmentation.color_policy = "none"
 
     datasets = {}
-    if hasattr(source, "fetch") and not _reads_whole(config):
+    if hasattr(source, "fetch"):
         datasets[READ] = _examples(limited, source, images, _fetched)
     elif source.image_file(0) is not None:
         datasets[READ] = _examples(limited, source, images, _file)
@@ -164,9 +164,12 @@ def _examples(config, source, images, step):
 
 def _fetched(config, source, index, seed):
     reader = pipeline.WindowReader(source, config.data, _crop_size(config))
+    whole = _reads_whole(config)
 
     def fetch(index, scale, position):
         _, choose = reader.chooser(scale, position)
+        if whole:
+            choose = _choose_all
         source.fetch(int(index), choose)
         return np.int64(index)
 
@@ -202,6 +205,10 @@ def _scaled(config, source, index, seed):
     region = tf.ensure_shape(region, [None, None, 3])
     sampling = tf.ensure_shape(sampling, [4, 2])
     return augmentation.scale_window(region, sampling), tf.ensure_shape(label, [None, None])
+
+
+def _choose_all(height, width):
+    return 0, 0, height, width
 
 
 def _numpy(function, config, index, seed, types):

@@ -132,7 +132,8 @@ def scale_window(region, sampling):
     shape = tf.cast(sampling[1], tf.int32)
     branches = {
         window.COPY: lambda: tf.cast(region, tf.float32),
-        window.RESIZE: lambda: tf.image.resize(region, shape, antialias=False),
+        # float32 first: the kernels would convert each pixel four times.
+        window.RESIZE: lambda: tf.image.resize(tf.cast(region, tf.float32), shape, antialias=False),
         window.RESAMPLE: lambda: _resample(region, shape, sampling[2], sampling[3]),
     }
     return tf.switch_case(method, branches)
@@ -144,7 +145,6 @@ def _resample(region, shape, first, last):
     # least one apart: a region has margins.
     extent = tf.cast(tf.shape(region)[:2] - 1, tf.float64)
     box = tf.cast(tf.concat([first / extent, last / extent], axis=0), tf.float32)
-    # float32 first: the kernel would convert each pixel four times.
     region = tf.cast(region, tf.float32)
     window_image = tf.raw_ops.CropAndResize(
         image=region[None], boxes=box[None], box_ind=[0], crop_size=shape, method="bilinear"

@@ -14,7 +14,9 @@ import hashlib
 import json
 import math
 import multiprocessing
+import pathlib
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -627,13 +629,20 @@ def _write_tfds_metadata(output_dir, manifest):
         )
         for name, split in manifest["splits"].items()
     ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=output_dir,
-        features=features,
-        split_infos=infos,
-        check_data=False,
-        description=f"Prepared by {manifest['made_by']}; labels are train ids.",
-    )
+    # Made in a local folder of files of the same names, which is all that tfds looks at: it knows fewer schemes.
+    with tempfile.TemporaryDirectory() as folder:
+        for split in manifest["splits"].values():
+            for entry in split["files"]:
+                pathlib.Path(folder, entry["file"]).touch()
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder,
+            features=features,
+            split_infos=infos,
+            check_data=False,
+            description=f"Prepared by {manifest['made_by']}; labels are train ids.",
+        )
+        for path in sorted(pathlib.Path(folder).glob("*.json")):
+            storage.write_file(storage.join(output_dir, path.name), path.read_bytes())
 
 
 # ---- verifying

@@ -35,8 +35,12 @@ def resize_image(image, size):
         return image
     # Runs inside the input pipeline: an accelerator must not be handed single images.
     with tf.device("CPU:0"):
-        resized = tf.image.resize(image, size, method="bilinear", antialias=False)
-        return tf.cast(tf.round(resized), tf.uint8).numpy()
+        # tf.image.resize without what it does around the kernel, which takes as long for a small image; and the
+        # kernel is twice as fast on float32.
+        resized = tf.raw_ops.ResizeBilinear(
+            images=image[None].astype(np.float32), size=size, half_pixel_centers=True
+        )
+        return np.rint(resized.numpy()[0]).astype(np.uint8)
 
 
 def resize_label(label, size):

@@ -346,6 +346,24 @@ def test_faults_of_the_source_end_the_run_and_name_the_file(tmp_path):
             preparation.prepare(options, str(tmp_path / "out"), ["train"], num_workers=workers)
 
 
+def test_folders_behind_a_scheme(cityscapes):
+    """What "gs://" does, with the file system that TensorFlow keeps in memory."""
+    import tensorflow as tf
+
+    for path in pathlib.Path(cityscapes.data_dir).glob("*.zip"):
+        with tf.io.gfile.GFile(f"ram://zips/{path.name}", "wb") as file:
+            file.write(path.read_bytes())
+    remote = _moved(cityscapes, "ram://zips")
+    preparation.prepare(remote, "ram://out", ["train", "test"], num_shards=2)
+    assert preparation.verify(cityscapes, "ram://out") == []
+    for split in ("train", "test"):
+        prepared = sources.create_source(_moved(cityscapes, "ram://out"), split)
+        _assert_equal_sources(sources.create_source(cityscapes, split), prepared)
+    assert tf.io.gfile.exists("ram://out/dataset_info.json")
+    with pytest.raises(ValueError, match=r"ram://nothing"):
+        sources.create_source(_moved(cityscapes, "ram://nothing"), "train")
+
+
 def test_tfds_reads_what_was_prepared(cityscapes, prepared, tmp_path):
     import tensorflow_datasets as tfds
 
