@@ -77,7 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> int:
     """Prepares as the flags say; returns the exit code."""
     command_line.require(values, "config_file", "output_dir")
-    if values.splits is not None and not all(values.splits):
+    if values.splits is not None and not (values.splits and all(values.splits)):
         raise command_line.UsageError(
             "--splits is empty or has an empty name; separate names by commas"
         )
