@@ -1,4 +1,4 @@
-"""Measures speed and memory of the model, of its stages, or of its attention.
+"""Measures speed and memory of the model, of its stages, of its attention, or of the training input.
 
 Lists are axes: every combination is built and timed interleaved with the others in one process; the first is what the
 others are compared with.
@@ -22,6 +22,15 @@ from sp_transformer.benchmarking import settings as settings_lib
 _BOOLEANS = {"true": True, "false": False}
 # Attention has neither backbone nor training step, and is measured in every implementation.
 _UNUSED_BY_ATTENTION = ("mode", "implementation", "inference_form")
+# The input knows the sizes and batches of the config alone.
+_UNUSED_BY_INPUT = (
+    *_UNUSED_BY_ATTENTION,
+    "size",
+    "batch_size",
+    "precision",
+    "jit_compile",
+)
+_UNUSED = {"attention": _UNUSED_BY_ATTENTION, "input": _UNUSED_BY_INPUT}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -44,8 +53,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "report",
         "model",
         list(settings_lib.REPORTS),
-        "What to measure: the whole model; the five stages of the paper's Table IV; or both "
-        "attention updates in all implementations.",
+        "What to measure: the whole model; the five stages of the paper's Table IV; both attention updates in all "
+        "implementations; or the training input by step, of the first config's data.",
         flag_values=values,
     )
     _define_axes(values)
@@ -57,6 +66,20 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("rounds", 10, "Rounds that are timed.", flag_values=values)
     flags.DEFINE_integer("warmup", 2, "Untimed rounds before these.", flag_values=values)
+    flags.DEFINE_integer(
+        "images",
+        32,
+        "Training examples that --report=input times in a round.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "steps_per_second",
+        4.0,
+        "Speed of training that --report=input works out the needed cores for.",
+        lower_bound=0,
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "json", None, "File that the whole report is written to as JSON.", flag_values=values
     )
@@ -89,6 +112,8 @@ def main(values: flags.FlagValues) -> int:
     """Measures as the flags say; returns the exit code."""
     command_line.require(values, "config_file")
     settings = settings_of(values)
+    if values.report == "input":
+        return _run_input(settings, values)
     planned = variants.plan(settings)
     if values.dry_run:
         print(dry_run_text(settings, planned))
@@ -105,18 +130,37 @@ def main(values: flags.FlagValues) -> int:
     return 0
 
 
+def _run_input(settings, values):
+    from sp_transformer.config import load_config
+
+    config = load_config(settings.config_files[0], settings.overrides, check_data=("train_split",))
+    if values.dry_run:
+        print("\n".join(f"- {rule}" for rule in rules.input_rules(settings)))
+        return 0
+    if values.json:
+        _check_writable(values.json)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from sp_transformer.benchmarking import input_report
+
+    report = input_report.run(config, settings, _print_progress)
+    if values.json:
+        report_lib.write_json(report, values.json)
+    print(report_lib.table(report))
+    return 0
+
+
 def settings_of(values: flags.FlagValues) -> settings_lib.Settings:
     """The Settings that the flags describe.
 
     Raises:
       UsageError: for a value that cannot be read, an empty list, or a flag that the report has no use for.
     """
-    if values.report == "attention":
-        for name in _UNUSED_BY_ATTENTION:
-            if values[name].value is not None:
-                raise command_line.UsageError(
-                    f"--{name} has no effect on --report=attention; leave it out"
-                )
+    unused = _UNUSED.get(values.report, ())
+    for name in unused:
+        if values[name].value is not None:
+            raise command_line.UsageError(
+                f"--{name} has no effect on --report={values.report}; leave it out"
+            )
     return settings_lib.Settings(
         config_files=tuple(values.config_file),
         report=values.report,
@@ -131,6 +175,8 @@ def settings_of(values: flags.FlagValues) -> settings_lib.Settings:
         rounds=values.rounds,
         warmup=values.warmup,
         peak_memory=values.peak_memory,
+        images=values.images,
+        steps_per_second=values.steps_per_second,
     )
 
 

@@ -1,6 +1,7 @@
 """A run of the smallest real model, for tests of whole binaries. Costs seconds: unit tests use
 stand-ins instead."""
 
+import importlib.util
 import pathlib
 import types
 
@@ -56,3 +57,13 @@ def tiny_run(tmp_path_factory):
     return types.SimpleNamespace(
         model_dir=model_dir, config=config, inference=Inference(model, config.data)
     )
+
+
+@pytest.fixture(scope="session")
+def faulty_data():
+    """The module tests/faulty_data.py: a small data set with planted faults."""
+    path = pathlib.Path(__file__).parent / "faulty_data.py"
+    spec = importlib.util.spec_from_file_location("faulty_data", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -74,6 +74,21 @@ def stage_rules(settings: Settings) -> list[str]:
     return [*rules, *_mode_rules(settings), *timing_rules(settings), *_weights_rules()]
 
 
+def input_rules(settings: Settings) -> list[str]:
+    """What the input report times."""
+    return [
+        f"Timed: {settings.images} training examples, the same ones in each round, prepared from records (or whatever "
+        "data.dataset names) in the file system's cache by as many parallel calls as there are cores.",
+        "Each line of the table is a tf.data pipeline of its own that ends after that step; a step's time is the "
+        "difference to the line above, in seconds of one core an example (wall clock times cores over examples).",
+        "Read: bytes of the region under the crop, image and label. Decode: that region as arrays. Scale and crop: "
+        "resize_* of the config first, where it has it; labels too. Colour stands last, whatever its place in the "
+        "pipeline: it is the difference of the whole pipeline with and without. Batches are of training.batch_size, or "
+        "of the largest number below it that divides the examples timed.",
+        *timing_rules(settings),
+    ]
+
+
 def _mode_rules(settings):
     rules = []
     if "inference" in settings.modes:

@@ -5,7 +5,7 @@ Importing this imports no TensorFlow.
 
 import dataclasses
 
-REPORTS = ("model", "stages", "attention")
+REPORTS = ("model", "stages", "attention", "input")
 MODES = ("inference", "training")
 PRECISIONS = ("float32", "bfloat16")
 IMPLEMENTATIONS = ("fold", "gather")
@@ -29,6 +29,8 @@ class Settings:
         for converted in inference and as it is in training.
       rounds: rounds that are timed.
       warmup: rounds before these.
+      images: training examples that the input report times in a round.
+      steps_per_second: of training, for which the input report works out the cores that are needed.
       peak_memory: whether peak memory is measured too, in processes of their own.
     """
 
@@ -45,6 +47,8 @@ class Settings:
     rounds: int = 10
     warmup: int = 2
     peak_memory: bool = False
+    images: int = 32
+    steps_per_second: float = 4.0
 
     def as_dict(self) -> dict:
         """Plain values that JSON can hold."""

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 
 from sp_transformer.config import checks, derived, label_map, registries
 from sp_transformer.config.suggestions import unknown_name
@@ -9,6 +10,9 @@ from sp_transformer.config.suggestions import unknown_name
 # Ids beyond 16-bit PNGs' cannot occur in a label file.
 _LARGEST_ID = 65535
 
+
+# The file that marks a folder written by prepare_data.
+RECORDS_MANIFEST = "records.json"
 
 # Fields of DataOptions that name a split.
 SPLIT_FIELDS = ("train_split", "eval_split")
@@ -25,6 +29,8 @@ def check_data_options(faults, config):
     _check_crop(faults, config)
     _check_augmentation(faults, data.augmentation)
     checks.not_negative(faults, "data.parallel_calls", data.parallel_calls, "tf.data decides")
+    checks.not_negative(faults, "data.start_check_images", data.start_check_images, "no check")
+    _check_data_service(faults, data)
 
 
 def size_multiple_or_none(config) -> tuple[int, str] | None:
@@ -56,17 +62,36 @@ def _check_splits(faults, data):
         labelled = [split.name for split in data.folder.splits if split.labels]
     elif data.dataset == "synthetic_streets":
         known = labelled = ["train", "val"]
+    elif data.dataset == "cityscapes":
+        annotations = data.cityscapes.annotations
+        path = "data.cityscapes.annotations"
+        checks.one_of(faults, path, annotations, registries.CITYSCAPES_ANNOTATIONS)
+        known = registries.CITYSCAPES_SPLITS
+        labelled = registries.CITYSCAPES_LABELLED.get(annotations, known)
+    elif data.dataset == "ade20k":
+        known, labelled = registries.ADE20K_SPLITS, registries.ADE20K_LABELLED
     else:
+        # Only what lies in data_dir tells.
+        _check_tfds(faults, data)
         return
     for field in ("train_split", "eval_split"):
         name = getattr(data, field)
         if known and name not in known:
             faults.append(unknown_name(f"data.{field}", name, known))
         elif known and name not in labelled:
-            faults.append(
-                f'data.{field} "{name}" names a split without labels; give that split of '
-                "data.folder its labels globs"
+            mend = (
+                "give that split of data.folder its labels globs"
+                if data.dataset == "folder"
+                else f"choose one of {', '.join(labelled)}"
             )
+            faults.append(f'data.{field} "{name}" names a split without labels; {mend}')
+
+
+def _check_tfds(faults, data):
+    if data.dataset == "tfds" and not data.tfds.image_key:
+        faults.append(
+            "data.tfds.image_key is empty; name the feature that holds the images, for example image"
+        )
 
 
 def _check_folder(faults, folder):
@@ -106,9 +131,14 @@ def _check_globs(faults, path, patterns):
 
 def _check_label_map(faults, data):
     options = data.label_map
-    if data.dataset == "folder" and not options.classes:
+    with_default = ("synthetic_streets", *registries.DEFAULT_LABEL_MAPS)
+    if (
+        data.dataset in registries.DATASETS
+        and data.dataset not in with_default
+        and not options.classes
+    ):
         faults.append(
-            "data.label_map.classes is empty, and folder has no default; list the classes, or "
+            f"data.label_map.classes is empty, and {data.dataset} has no default; list the classes, or "
             "name one of configs/label_maps as a base_config"
         )
     _check_classes(faults, options.classes)
@@ -268,14 +298,38 @@ def _check_scale_step(faults, low, high, step):
         )
 
 
+def _check_data_service(faults, data):
+    address = data.data_service
+    if not address:
+        return
+    if not re.fullmatch(r"grpc://.+:\d+", address):
+        faults.append(
+            f'data.data_service "{address}" is not the address of a tf.data service; write it as '
+            '"grpc://HOST:PORT"'
+        )
+    if data.deterministic:
+        faults.append(
+            f'data.data_service "{address}" cannot keep data.deterministic true: its workers '
+            "deliver in no order; set data.deterministic to false, or remove data_service"
+        )
+    if data.cache_in_memory:
+        faults.append(
+            f'data.data_service "{address}" has no use for data.cache_in_memory true: every '
+            "worker would keep the whole data set; set it to false"
+        )
+
+
 def check_files(faults, data, split_fields):
     """The folder of the data, and at least one file for every list of globs of the splits in use.
 
     Paths with a scheme ("gs://...") are not looked at: listing them needs TensorFlow.
     """
-    if data.dataset != "folder" or "://" in data.data_dir:
+    if data.dataset == "synthetic_streets" or "://" in data.data_dir:
         return
     if not data.data_dir:
+        if data.dataset == "tfds":
+            # tfds has a place of its own for what it prepares.
+            return
         faults.append(
             "data.data_dir is not set; give the folder of the data by --data_dir or "
             "--override 'data { data_dir: \"/path\" }'"
@@ -286,6 +340,9 @@ def check_files(faults, data, split_fields):
             f'data.data_dir "{data.data_dir}" is not an existing folder; '
             "correct it or give --data_dir"
         )
+        return
+    if data.dataset != "folder" or os.path.exists(os.path.join(data.data_dir, RECORDS_MANIFEST)):
+        # The sources name what is missing; what is prepared serves for any data set.
         return
     for index, split in enumerate(data.folder.splits):
         if split.name in [getattr(data, field) for field in split_fields]:

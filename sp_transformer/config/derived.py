@@ -3,6 +3,7 @@
 All functions take a validated ExperimentOptions.
 """
 
+import functools
 import math
 
 from sp_transformer.config import label_map as label_maps
@@ -10,7 +11,7 @@ from sp_transformer.config import registries
 
 
 def label_map(config) -> label_maps.LabelMap:
-    """The classes of the data: `data.label_map`, or Cityscapes' for synthetic_streets.
+    """The classes of the data: `data.label_map`, or those that come with the data set.
 
     Raises:
       ValueError: if the data set has no default label map and the config none either.
@@ -23,11 +24,22 @@ def data_label_map(data_options) -> label_maps.LabelMap:
     if data_options.label_map.classes:
         return label_maps.from_options(data_options.label_map)
     if data_options.dataset == "synthetic_streets":
+        # Drawn with train ids: there is nothing to map.
         return label_maps.CITYSCAPES
+    if data_options.dataset in registries.DEFAULT_LABEL_MAPS:
+        return _bundled_label_map(registries.DEFAULT_LABEL_MAPS[data_options.dataset])
     raise ValueError(
         f'data.label_map.classes is empty, and dataset "{data_options.dataset}" has no default; '
         "list the classes, or add one of configs/label_maps as a base_config"
     )
+
+
+@functools.cache
+def _bundled_label_map(name):
+    # Not at the top: loading validates what it has read, and so imports this module.
+    from sp_transformer.config import loading
+
+    return label_maps.from_options(loading.bundled_label_map(name).label_map)
 
 
 def num_classes(config) -> int:

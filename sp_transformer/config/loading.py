@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from sp_transformer.config import parsing, validation
+from sp_transformer.config import label_map, parsing, validation
 from sp_transformer.config.errors import ConfigError
 from sp_transformer.config.suggestions import nearest_name
 from sp_transformer.protos import experiment_pb2
@@ -88,6 +88,31 @@ def bundled_configs() -> list[str]:
         (pathlib.Path("configs") / file.relative_to(root)).as_posix()
         for file in root.rglob("*.textproto")
     )
+
+
+def bundled_label_map(name: str):
+    """The DataOptions of a file in configs/label_maps, of which `label_map` is set.
+
+    Raises:
+      ConfigError: if there is no such file, or it is at fault.
+    """
+    faults = []
+    file = _find(pathlib.Path("configs", "label_maps", f"{name}.textproto"), faults)
+    options = _read(file, [], faults).data if file is not None else None
+    if faults:
+        raise ConfigError(faults)
+    return options
+
+
+def bundled_label_maps() -> dict[str, label_map.LabelMap]:
+    """{path as `base_config` takes it: label map} of the files in configs/label_maps."""
+    maps = {}
+    for path in bundled_configs():
+        if path.startswith("configs/label_maps/"):
+            faults = []
+            message = _read(_find(pathlib.Path(path), faults), [], faults)
+            maps[path] = label_map.from_options(message.data.label_map)
+    return maps
 
 
 def _find(path: pathlib.Path, faults: list[str], named_by: pathlib.Path | None = None):

@@ -4,9 +4,23 @@ The modules that implement a name look it up here, so that a config is refused f
 when no code answers to it.
 """
 
-DATASETS = ("synthetic_streets", "folder")
+DATASETS = ("synthetic_streets", "folder", "cityscapes", "ade20k", "tfds", "records")
 
-COLOR_POLICIES = ("none", "jitter")
+# Data sets that come with classes of their own: their bundled label maps.
+DEFAULT_LABEL_MAPS = {
+    "cityscapes": "cityscapes",
+    "ade20k": "ade20k",
+}
+
+CITYSCAPES_ANNOTATIONS = ("fine", "coarse")
+
+# Splits of the data sets whose layout is known, and those of them that have labels.
+CITYSCAPES_SPLITS = ("train", "val", "test", "train_extra")
+CITYSCAPES_LABELLED = {"fine": ("train", "val"), "coarse": ("train", "val", "train_extra")}
+ADE20K_SPLITS = ("train", "val", "test")
+ADE20K_LABELLED = ("train", "val")
+
+COLOR_POLICIES = ("none", "jitter", "autoaugment")
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 

@@ -1,21 +1,20 @@
-"""Random scale, crop, flip and colour jitter, each a pure function of its inputs and a seed.
+"""Random scale, crop, flip and colour policy, each a pure function of its inputs and a seed.
 
-Shapes: Y, X are the size of one source image in pixels, h, w that of the crop. Images are float32
-with values 0..255, labels int32. Seeds are integer tensors [2], as tf.random.stateless_* take them.
+Shapes: Y, X are the size of one source image in pixels, h, w that of the crop, h', w' that of the part of it that shows
+the image (see `window`). Images are float32 with values 0..255, labels int32. Seeds are integer tensors [2], as
+tf.random.stateless_* take them.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
-from sp_transformer.data import resize
+from sp_transformer.data import autoaugment, window
 
 PAD_VALUE = 127.5
-
-# Rec. 601 weights of luminance, those of `tf.image.rgb_to_grayscale`.
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def augment(image, label, seed, options, crop_size, ignore_label):
@@ -32,16 +31,45 @@ def augment(image, label, seed, options, crop_size, ignore_label):
     Returns:
       float32 [h, w, 3] and int32 [h, w].
     """
+    scale, position = draw_window(seed, options)
+    image, label, sampling = _window_of_whole(image, label, scale, position, crop_size)
+    return augment_window(image, label, sampling, seed, options, crop_size, ignore_label)
+
+
+def draw_window(seed, options):
+    """Draws scale and place of the crop of one example, before any pixel of it is known.
+
+    Args:
+      seed: integer [2], the one that `augment_window` is given afterwards.
+      options: an AugmentationOptions message.
+
+    Returns:
+      The scale, a float64 scalar, and the place, float64 [2] from [0, 1), as
+      `window.place_window` takes them.
+    """
+    scale_seed, position_seed = _seeds(seed)[:2]
+    return draw_scale(scale_seed, options), _draw_position(position_seed)
+
+
+def augment_window(region, label, sampling, seed, options, crop_size, ignore_label):
+    """`augment` for an example of which only the region under the drawn window was read.
+
+    Args:
+      region: uint8 or float32 [?, ?, 3], the padded region of a `window.Window`.
+      label: int32 [h', w'], the labels of the window.
+      sampling: float64 [4, 2], its `sampling()`.
+      seed, options, crop_size, ignore_label: as for `augment`.
+
+    Returns:
+      float32 [h, w, 3] and int32 [h, w].
+    """
     if options.color_policy not in COLOR_POLICIES:
         raise ValueError(
             f"data.augmentation.color_policy {options.color_policy!r} is not registered; choose "
             f"one of {', '.join(sorted(COLOR_POLICIES))}"
         )
-    scale_seed, crop_seed, flip_seed, color_seed = tf.unstack(
-        tf.random.experimental.stateless_split(seed, 4)
-    )
-    scale = draw_scale(scale_seed, options)
-    image, label = scale_and_crop(image, label, scale, crop_seed, crop_size)
+    _, _, flip_seed, color_seed = _seeds(seed)
+    image = scale_window(region, sampling)
     image = COLOR_POLICIES[options.color_policy](image, color_seed, options.color_strength)
     if options.horizontal_flip:
         image, label = random_flip(image, label, flip_seed)
@@ -86,28 +114,73 @@ def scale_and_crop(image, label, scale, seed, crop_size):
       float32 [h', w', 3] and int32 [h', w']: h' is h, or the scaled height where that is smaller,
       w' likewise.
     """
-    size = tf.shape(label)
-    scaled = tf.cast(tf.round(tf.cast(size, tf.float64) * tf.cast(scale, tf.float64)), tf.int32)
-    scaled = tf.maximum(scaled, 1)
-    window_size = tf.minimum(scaled, crop_size)
-    room = scaled - window_size
-    drawn = tf.random.stateless_uniform([2], seed, dtype=tf.float64)
-    # The product can round up to room + 1, hence the minimum.
-    offset = tf.minimum(tf.cast(drawn * tf.cast(room + 1, tf.float64), tf.int32), room)
+    image, label, sampling = _window_of_whole(image, label, scale, _draw_position(seed), crop_size)
+    return scale_window(image, sampling), label
 
-    window = tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
-        size=window_size,
-        scale=tf.cast(scaled / size, tf.float32),
-        translation=-tf.cast(offset, tf.float32),
-        kernel_type="triangle",
-        antialias=False,
+
+def scale_window(region, sampling):
+    """Makes the window of a scaled image out of the region of the source image under it.
+
+    Args:
+      region: uint8 or float32 [?, ?, 3], the padded region of a `window.Window`.
+      sampling: float64 [4, 2], its `sampling()`.
+
+    Returns:
+      float32 [h', w', 3].
+    """
+    method = tf.cast(sampling[0, 0], tf.int32)
+    shape = tf.cast(sampling[1], tf.int32)
+    branches = {
+        window.COPY: lambda: tf.cast(region, tf.float32),
+        # float32 first: the kernels would convert each pixel four times.
+        window.RESIZE: lambda: tf.image.resize(tf.cast(region, tf.float32), shape, antialias=False),
+        window.RESAMPLE: lambda: _resample(region, shape, sampling[2], sampling[3]),
+    }
+    return tf.switch_case(method, branches)
+
+
+def _resample(region, shape, first, last):
+    """Samples a region [?, ?, 3] evenly from the positions `first` to `last` of each axis."""
+    # In pixels between the centres of the first and the last pixel, which are 0 and 1 of a box. At
+    # least one apart: a region has margins.
+    extent = tf.cast(tf.shape(region)[:2] - 1, tf.float64)
+    box = tf.cast(tf.concat([first / extent, last / extent], axis=0), tf.float32)
+    region = tf.cast(region, tf.float32)
+    window_image = tf.raw_ops.CropAndResize(
+        image=region[None], boxes=box[None], box_ind=[0], crop_size=shape, method="bilinear"
     )[0]
-    rows, columns = (
-        resize.nearest_indices(offset[axis], window_size[axis], size[axis], scaled[axis])
-        for axis in (0, 1)
+    return tf.ensure_shape(window_image, [None, None, 3])
+
+
+def _window_of_whole(image, label, scale, position, crop_size):
+    """Returns region, labels and sampling of a window of a whole example."""
+
+    def cut(image, label, scale, position):
+        place = window.place_window(label.shape, scale, position, crop_size)
+        region = np.ascontiguousarray(place.pad_region(place.cut(image)))
+        return region, place.sample_label(place.cut(label)), place.sampling()
+
+    image, label = tf.convert_to_tensor(image), tf.convert_to_tensor(label)
+    region, crop_label, sampling = tf.numpy_function(
+        cut,
+        [image, label, scale, position],
+        [image.dtype, label.dtype, tf.float64],
+        stateful=False,
     )
-    return window, tf.gather(tf.gather(label, rows), columns, axis=1)
+    return (
+        tf.ensure_shape(region, [None, None, 3]),
+        tf.ensure_shape(crop_label, [None, None]),
+        tf.ensure_shape(sampling, [4, 2]),
+    )
+
+
+def _seeds(seed):
+    """Returns the seeds of scale, place, flip and colour."""
+    return tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+
+
+def _draw_position(seed):
+    return tf.random.stateless_uniform([2], seed, dtype=tf.float64)
 
 
 def pad(image, label, crop_size, ignore_label):
@@ -161,11 +234,11 @@ def jitter(image, seed, strength):
     draws = tf.random.stateless_uniform([4], seed, -strength, strength)
     brightness, contrast, saturation = 1 + draws[0], 1 + draws[1], 1 + draws[2]
     # All four are linear in the colours, so that one matrix does their work in one pass.
-    luminance = tf.constant(_LUMINANCE)
+    luminance = tf.constant(autoaugment.LUMINANCE)
     to_grey = tf.tile(luminance[:, None], [1, 3])
     matrix = saturation * tf.eye(3) + (1 - saturation) * to_grey
     matrix = brightness * contrast * tf.matmul(matrix, _hue_matrix(draws[3] / 10))
-    mean = tf.tensordot(_mean_color(image), luminance, 1)
+    mean = tf.tensordot(autoaugment.mean_color(image), luminance, 1)
     colors = tf.matmul(tf.reshape(image, [-1, 3]), matrix) + brightness * (1 - contrast) * mean
     return tf.reshape(tf.clip_by_value(colors, 0, 255), tf.shape(image))
 
@@ -173,18 +246,11 @@ def jitter(image, seed, strength):
 def _hue_matrix(turns):
     """Returns [3, 3], by which RGB rows are multiplied to turn their hue; keeps the luminance."""
     to_yiq = tf.transpose(
-        tf.constant([_LUMINANCE, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+        tf.constant([autoaugment.LUMINANCE, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
     )
     cosine, sine = tf.cos(2 * math.pi * turns), tf.sin(2 * math.pi * turns)
     turn = tf.stack([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]])
     return to_yiq @ turn @ tf.linalg.inv(to_yiq)
-
-
-def _mean_color(image):
-    """Returns the mean colour [3] of float32 [h, w, 3]."""
-    # Row by row, then in float64: one float32 sum over 1024x2048 pixels is half a grey level off.
-    rows = tf.reduce_mean(image, axis=1)
-    return tf.cast(tf.reduce_mean(tf.cast(rows, tf.float64), axis=0), tf.float32)
 
 
 def no_color_change(image, seed, strength):
@@ -193,4 +259,8 @@ def no_color_change(image, seed, strength):
     return image
 
 
-COLOR_POLICIES = {"none": no_color_change, "jitter": jitter}
+COLOR_POLICIES = {
+    "autoaugment": autoaugment.autoaugment,
+    "jitter": jitter,
+    "none": no_color_change,
+}

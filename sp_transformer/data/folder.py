@@ -5,19 +5,19 @@ Shapes: Y, X are the height and width of one image in pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import posixpath
 import re
 from collections import Counter
 
-import numpy as np
-
-from sp_transformer.data import image_io
+from sp_transformer.data import image_io, storage
+from sp_transformer.data.faults import unpaired
 from sp_transformer.data.source import Source
+from sp_transformer.data.train_ids import TrainIds, check_sizes
 
 _LISTED = 5  # Files and ids that an error names before it only counts them.
-_MAX_FILE_ID = 65535
 
 
 class FolderSource(Source):
@@ -27,13 +27,15 @@ class FolderSource(Source):
     images without labels, labels without images) are raised at construction.
     """
 
-    def __init__(self, split_options, data_dir, label_map):
+    def __init__(self, split_options, data_dir, label_map, skip_unpaired=False):
         """Finds and pairs the files.
 
         Args:
           split_options: a SplitOptions message; its globs may hold `*`, `?`, `[...]` and `**`.
           data_dir: folder that the globs are relative to.
           label_map: a LabelMap, which says what the ids in label files become.
+          skip_unpaired: whether images without labels and labels without images are left out and
+            listed in `left_out` instead of raised.
 
         Raises:
           ValueError: if no glob of a kind matches anything, or a file has no counterpart or several.
@@ -47,7 +49,6 @@ class FolderSource(Source):
         if not split_options.images:
             raise ValueError(f"split {split!r} has no glob of images; add folder.splits.images")
         self._data_dir = os.fspath(data_dir)
-        self._label_map = label_map
         self.has_labels = bool(split_options.labels)
 
         images = _find(split_options.images, self._data_dir, split, "images")
@@ -56,9 +57,14 @@ class FolderSource(Source):
         self._labels = None
         if self.has_labels:
             labels = _find(split_options.labels, self._data_dir, split, "labels")
-            pairs = _pair(images, labels, split, self._data_dir)
-            self._labels = [pairs[path] for path in self._images]
-            self._train_ids, self._is_valid = _lookup_tables(label_map)
+            paired = _pair(images, labels, split)
+            if not skip_unpaired or not paired.label_of:
+                paired.check(split, self._data_dir)
+            self.left_out = paired.faults(self._data_dir)
+            self._images = sorted(paired.label_of)
+            self._names = _unique_names(self._images)
+            self._labels = [paired.label_of[path] for path in self._images]
+            self._to_train_ids = TrainIds(label_map)
 
     def __len__(self):
         return len(self._images)
@@ -79,7 +85,7 @@ class FolderSource(Source):
         """Reads one image and its train ids; see `Source.read`.
 
         Raises:
-          ValueError: if a file is unreadable, the sizes differ or an id is neither a class nor
+          FileFault: if a file is unreadable, the sizes differ or an id is neither a class nor
             ignored; it names the file.
         """
         image = image_io.read_image(self.image_path(index))
@@ -87,41 +93,16 @@ class FolderSource(Source):
             return image, None
         path = self.label_path(index)
         ids = image_io.read_label_ids(path)
-        if ids.shape != image.shape[:2]:
-            raise ValueError(
-                f"label {path} is {ids.shape[0]}x{ids.shape[1]} pixels (height x width) but its "
-                f"image {self.image_path(index)} is {image.shape[0]}x{image.shape[1]} (EXIF "
-                "orientation applied); both must have one size"
-            )
+        check_sizes(image, self.image_path(index), ids, path)
         return image, self._to_train_ids(ids, path)
 
-    def _to_train_ids(self, ids, path):
-        in_table = np.clip(ids, 0, _MAX_FILE_ID)
-        is_valid = self._is_valid[in_table] & (in_table == ids)
-        if not is_valid.all():
-            bad = np.unique(ids[~is_valid])
-            listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-            raise ValueError(
-                f"label {path} holds id{'s' if len(bad) > 1 else ''} {listed}, which after id_map "
-                f"is neither one of the {len(self._label_map.names)} classes "
-                f"(0..{len(self._label_map.names) - 1}) nor ignore_label "
-                f"{self._label_map.ignore_label}; list it in label_map.id_map or set "
-                "ignore_unlisted_ids together with an id_map"
-            )
-        return self._train_ids[in_table]
+    def image_file(self, index) -> bytes:
+        """Returns the bytes of the image file."""
+        return storage.read_file(self.image_path(index))
 
-
-def _lookup_tables(label_map):
-    """Returns, for every id in a file, its train id and whether that is a class or ignored."""
-    table = np.arange(_MAX_FILE_ID + 1, dtype=np.int32)
-    if label_map.id_map and label_map.ignore_unlisted_ids:
-        table[:] = label_map.ignore_label
-    for file_id, train_id in label_map.id_map.items():
-        table[file_id] = train_id
-    is_valid = ((table >= 0) & (table < len(label_map.names))) | (table == label_map.ignore_label)
-    if 0 <= label_map.ignore_label <= 255 and len(label_map.names) <= 256:
-        table = np.where(is_valid, table, 0).astype(np.uint8)
-    return table, is_valid
+    def label_file(self, index) -> bytes:
+        """Returns the bytes of the label file."""
+        return storage.read_file(self.label_path(index))
 
 
 def _find(patterns, data_dir, split, kind):
@@ -177,23 +158,59 @@ def _translate(match):
     return re.escape(token)
 
 
-def _pair(images, labels, split, data_dir):
-    """Returns {image: label} of the files whose wildcards matched the same text."""
-    image_of, label_of = _by_key(images, split, "images"), _by_key(labels, split, "labels")
-    unlabelled = [path for key, path in image_of.items() if key not in label_of]
-    orphans = [path for key, path in label_of.items() if key not in image_of]
-    if unlabelled or orphans:
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """The images of a split with their labels, and what has no partner.
+
+    Attributes:
+      label_of: {image: label}; unlabelled, orphans: lists of images and of labels; all are paths
+        relative to data_dir.
+      example: text with the matched parts of one image and one label.
+    """
+
+    label_of: dict[str, str]
+    unlabelled: list[str]
+    orphans: list[str]
+    example: str
+
+    def check(self, split, data_dir):
+        """Raises a ValueError that lists the files without a partner."""
         faults = []
-        if unlabelled:
-            faults.append(f"{len(unlabelled)} images without a label: {_listed(unlabelled)}")
-        if orphans:
-            faults.append(f"{len(orphans)} labels without an image: {_listed(orphans)}")
-        raise ValueError(
-            f"split {split!r} in {data_dir} has {'; '.join(faults)}. An image and a label pair "
-            "when the parts matched by their wildcards are equal, e.g. "
-            f"{_example(image_of)} and {_example(label_of)}; correct the globs or the folder"
-        )
-    return {path: label_of[key] for key, path in image_of.items()}
+        if self.unlabelled:
+            faults.append(
+                f"{len(self.unlabelled)} images without a label: {_listed(self.unlabelled)}"
+            )
+        if self.orphans:
+            faults.append(f"{len(self.orphans)} labels without an image: {_listed(self.orphans)}")
+        if faults:
+            raise ValueError(
+                f"split {split!r} in {data_dir} has {'; '.join(faults)}. An image and a label pair "
+                "when the parts matched by their wildcards are equal, e.g. "
+                f"{self.example}; correct the globs or the folder, or set data.skip_corrupt to "
+                "leave such files out"
+            )
+
+    def faults(self, data_dir):
+        """Returns a FileFault for every file without a partner."""
+        return [
+            unpaired(kind, os.path.join(data_dir, path))
+            for kind, paths in (
+                ("image_without_label", self.unlabelled),
+                ("label_without_image", self.orphans),
+            )
+            for path in sorted(paths)
+        ]
+
+
+def _pair(images, labels, split):
+    """Returns the _Pairs of files whose wildcards matched the same text."""
+    image_of, label_of = _by_key(images, split, "images"), _by_key(labels, split, "labels")
+    return _Pairs(
+        label_of={path: label_of[key] for key, path in image_of.items() if key in label_of},
+        unlabelled=[path for key, path in image_of.items() if key not in label_of],
+        orphans=[path for key, path in label_of.items() if key not in image_of],
+        example=f"{_example(image_of)} and {_example(label_of)}",
+    )
 
 
 def _by_key(found, split, kind):

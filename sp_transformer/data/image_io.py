@@ -5,13 +5,16 @@ Shapes: Y, X are the height and width of one image in pixels.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from sp_transformer.data.faults import FileFault
 
 _READ_ERRORS = (
     OSError,
@@ -29,54 +32,106 @@ _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _STRETCHED_BY = {"L;2": 85, "L;4": 17}
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
     """Reads a JPEG, PNG or any other file that Pillow knows as an RGB image.
 
     The EXIF orientation is applied, grey becomes RGB, 16-bit grey keeps its upper 8 bits, and alpha
     is dropped, which leaves the stored colours (as `tf.io.decode_png(channels=3)` does).
 
+    Args:
+      path: of the file.
+      data: what it holds, where that was read already; `path` then only names it in errors.
+
     Returns:
       uint8 [Y, X, 3].
 
     Raises:
-      ValueError: if the file is missing, truncated or no image; it names the file.
+      FileFault: if the file is missing, truncated or no image; it names the file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+            if image.mode == "P" and "transparency" in image.info:
+                # Straight to RGB gives the same colours and a warning.
+                image = image.convert("RGBA")
             return np.array(image.convert("RGB"))
     except _READ_ERRORS as error:
-        raise ValueError(_unreadable("image", path, error)) from error
+        raise _unreadable("image", path, error, data) from error
 
 
-def read_label_ids(path: str | os.PathLike) -> np.ndarray:
+def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
     """Reads the ids that a label file holds: 8-bit or 16-bit grey values or palette indices.
+
+    The EXIF orientation is applied, as it is to images.
+
+    Args:
+      path: of the file.
+      data: what it holds, where that was read already; `path` then only names it in errors.
 
     Returns:
       int32 [Y, X].
 
     Raises:
-      ValueError: if the file cannot be read or holds colours instead of ids; it names the file.
+      FileFault: if the file cannot be read or holds colours instead of ids; it names the file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             mode, file_format = image.mode, image.format
             raw_mode = image.tile[0][3] if image.tile else None
-            ids = np.array(image).astype(np.int32) if mode in _ID_MODES else None
+            pixels = np.array(ImageOps.exif_transpose(image))
     except _READ_ERRORS as error:
-        raise ValueError(_unreadable("label", path, error)) from error
+        raise _unreadable("label", path, error, data) from error
     if file_format in _LOSSY_FORMATS:
-        raise ValueError(
-            f"label {path} is a {file_format} file, whose compression changes ids; use PNG"
+        raise FileFault(
+            "lossy_label",
+            path,
+            f"label {path} is a {file_format} file, whose compression changes ids; use PNG",
         )
-    if ids is None:
-        raise ValueError(
-            f"label {path} holds colours (mode {mode}) where one id per pixel is expected; write "
-            "an 8-bit, 16-bit or palette PNG of ids"
-        )
+    if mode not in _ID_MODES:
+        raise FileFault("color_label", path, f"label {path} holds {_colors(mode, pixels)}")
+    ids = pixels.astype(np.int32)
     return ids // _STRETCHED_BY.get(raw_mode, 1) if isinstance(raw_mode, str) else ids
+
+
+def _colors(mode, pixels):
+    """Says what a label with other than one channel holds, and what to do about it."""
+    write = "write an 8-bit, 16-bit or palette PNG of ids"
+    grey = (
+        pixels.ndim == 3 and pixels.shape[-1] >= 3 and (pixels[..., :1] == pixels[..., 1:3]).all()
+    )
+    if mode == "LA" or grey:
+        return (
+            f"grey values in {pixels.shape[-1]} channels (mode {mode}) where one id per pixel is "
+            f"expected; if they are ids, keep the first channel alone: {write}"
+        )
+    return f"colours (mode {mode}) where one id per pixel is expected; {write}"
+
+
+def encode(array: np.ndarray, file_format: str, **options) -> bytes:
+    """Returns uint8 [Y, X, 3], uint8 [Y, X] or uint16 [Y, X] as the bytes of a file.
+
+    Args:
+      array: the image or label.
+      file_format: one of Pillow's, such as "PNG", "WEBP" or "JPEG".
+      **options: of Pillow's writer of that format.
+    """
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format=file_format, **options)
+    return file.getvalue()
+
+
+def is_upright_jpeg(data: bytes) -> bool:
+    """Returns whether bytes are a JPEG file whose pixels `read_image` returns as they are stored."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
+    except _READ_ERRORS:
+        return False
 
 
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -98,5 +153,10 @@ def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
     Image.fromarray(array).save(path, format="PNG")
 
 
-def _unreadable(kind, path, error):
-    return f"cannot read {kind} {path}: {type(error).__name__}: {error}"
+def _unreadable(kind, path, error, data):
+    cause = f"{type(error).__name__}: {error}"
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own text names an object in memory.
+        is_empty = not data if data is not None else os.path.getsize(path) == 0
+        cause = "it is empty" if is_empty else "it is no image, or its beginning is damaged"
+    return FileFault(f"unreadable_{kind}", path, f"cannot read {kind} {path}: {cause}")

@@ -5,7 +5,8 @@ Shapes: b is the number of images in a batch, Y, X the size of an image, h, w th
 Example n of the training stream is a pure function of (data.seed, n): its place in the epoch comes
 from a pseudo-random permutation of the indices that is computed, not stored, and its augmentation
 from seeds derived of n. A run resumed at step s therefore starts at n = s * batch_size and sees
-what the uninterrupted run would have seen, without reading what came before.
+what the uninterrupted run would have seen, without reading what came before. (With
+`data.deterministic` off the examples are the same, but not the order in which they come.)
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import itertools
+import math
 import os
 import re
 
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.config import derived
-from sp_transformer.data import augmentation, resize
+from sp_transformer.config import derived, resizing
+from sp_transformer.data import augmentation, data_service, resize, skipping, window
 
 # Told apart so that the order and the augmentation of one number never share random bits.
 _ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
@@ -32,11 +34,12 @@ SOURCE_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 _PREFETCHED_BATCHES = 2
 
 
-def train_dataset(config, source, first_step=0, input_context=None):
+def train_dataset(config, source, first_step=0, input_context=None, skipped=None):
     """Returns the endless stream of training batches.
 
     With `data.cache_in_memory` every decoded and resized example stays in memory after it was first
     read: 4 bytes a pixel with uint8 labels (7 with int32), e.g. 25 GB for Cityscapes' train split.
+    With `data.data_service` the workers of that service compute the batches.
 
     Args:
       config: an ExperimentOptions message.
@@ -44,6 +47,8 @@ def train_dataset(config, source, first_step=0, input_context=None):
       first_step: number of batches that have already been trained on.
       input_context: a tf.distribute.InputContext, as `distribute_datasets_from_function` passes it.
         Each input pipeline then yields its share of every global batch, in batches of one replica.
+      skipped: a SkippedFiles that images are noted in which `data.skip_corrupt` replaces by the
+        next one; default: one that nobody reads.
 
     Returns:
       A tf.data.Dataset of {"image": float32 [b, h, w, 3] with values 0..255, "label": int32
@@ -58,37 +63,64 @@ def train_dataset(config, source, first_step=0, input_context=None):
     ignore_label = derived.label_map(config).ignore_label
     global_batch = config.training.batch_size
     first, share, batch = _share_of_batch(global_batch, input_context)
-    reader = _Reader(source, data)
+    reader = WindowReader(source, data, crop_size, skipped)
+    read_window = data_service.python_op(
+        config, reader.read_window, [tf.uint8, tf.int32, tf.float64]
+    )
     num_images = len(source)
 
     def example(position):
         # Position m of this pipeline -> number n in the global stream.
         number = position // share * global_batch + first + position % share
         index = shuffled_index(number, num_images, data.seed)
-        image, label = tf.numpy_function(reader.read, [index], [tf.uint8, tf.int32], stateful=False)
-        image = tf.ensure_shape(image, [None, None, 3])
-        label = tf.ensure_shape(label, [None, None])
-        image, label = augmentation.augment(
-            image,
-            label,
-            _seed(data.seed, number, _AUGMENTATION_STREAM),
+        seed = example_seed(data.seed, number)
+        # Scale and place are drawn before anything is read, so that no more is decoded than the crop shows.
+        region, label, sampling = read_window(
+            index, *augmentation.draw_window(seed, data.augmentation)
+        )
+        image, label = augmentation.augment_window(
+            tf.ensure_shape(region, [None, None, 3]),
+            tf.ensure_shape(label, [None, None]),
+            tf.ensure_shape(sampling, [4, 2]),
+            seed,
             data.augmentation,
             crop_size,
             ignore_label,
         )
         return {"image": image, "label": label}
 
-    dataset = tf.data.Dataset.counter(start=np.int64(first_step) * share, dtype=tf.int64)
+    # A range and not a counter, which a data service could not divide among its workers.
+    start = np.int64(first_step) * share
+    dataset = tf.data.Dataset.range(start, np.iinfo(np.int64).max, output_type=tf.int64)
     dataset = dataset.map(
-        example, num_parallel_calls=data.parallel_calls or tf.data.AUTOTUNE, deterministic=True
+        example,
+        num_parallel_calls=data.parallel_calls or tf.data.AUTOTUNE,
+        deterministic=data.deterministic,
     )
-    dataset = dataset.batch(batch, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
+    dataset = dataset.batch(batch, drop_remainder=True)
+    dataset = data_service.distribute(dataset, data.data_service)
     options = tf.data.Options()
-    options.deterministic = True
-    return dataset.with_options(options)
+    options.deterministic = data.deterministic
+    return dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
 
 
-def eval_dataset(config, source, batch_size, max_images=0):
+def register_reader(config, source, skipped=None) -> None:
+    """Lets this process, a worker of the tf.data service, read for those that train by `config`."""
+    crop_size = (config.data.crop_height, config.data.crop_width)
+    reader = WindowReader(source, config.data, crop_size, skipped)
+    data_service.register_reader(config, reader.read_window)
+
+
+def eval_dataset(
+    config,
+    source,
+    batch_size,
+    max_images=0,
+    *,
+    input_context=None,
+    static_size=None,
+    skipped=None,
+):
     """Returns every image of a source once, at its own size and in the source's order.
 
     A batch is a run of consecutive images of one size; it ends at `batch_size` images, where the
@@ -99,10 +131,19 @@ def eval_dataset(config, source, batch_size, max_images=0):
       source: a Source with labels.
       batch_size: largest number of images in a batch.
       max_images: takes only so many images from the start; 0 takes all.
+      input_context: a tf.distribute.InputContext: this pipeline then yields every N-th image, and
+        all N pipelines together each image once.
+      static_size: (height, width) for batches of one shape, as XLA and replicas in step need them:
+        each holds exactly `batch_size` examples, and every pipeline yields as many batches as the
+        others. What is missing is filled up by examples of index -1 whose label is ignored
+        everywhere; smaller images are padded at the bottom and the right with grey and ignored
+        labels.
+      skipped: a SkippedFiles that images are noted in which `data.skip_corrupt` leaves out;
+        default: one that nobody reads.
 
     Returns:
       A tf.data.Dataset of {"image": uint8 [b, Y, X, 3], "label": int32 [b, Y, X], "index": int64
-      [b]}, b from 1 to batch_size.
+      [b]}, b from 1 to batch_size; with a static_size, b = batch_size and (Y, X) = static_size.
 
     Raises:
       ValueError: if the source is empty or without labels, or batch_size is below 1.
@@ -111,24 +152,71 @@ def eval_dataset(config, source, batch_size, max_images=0):
     if batch_size < 1:
         raise ValueError(f"evaluation batch_size {batch_size} is below 1")
     count = min(len(source), max_images) if max_images > 0 else len(source)
+    pipelines = input_context.num_input_pipelines if input_context else 1
+    pipeline_id = input_context.input_pipeline_id if input_context else 0
+    indices = range(pipeline_id, count, pipelines)
     workers = config.data.parallel_calls or min(8, os.cpu_count() or 1)
+    skipped = (skipped or skipping.SkippedFiles()) if config.data.skip_corrupt else None
+
+    def examples():
+        for index, image, label in _read_in_order(source, indices, workers, skipped):
+            yield {"image": image, "label": label.astype(np.int32), "index": np.int64(index)}
 
     def batches():
         run = []
-        for index, image, label in _read_in_order(source, count, workers):
-            if run and (len(run) == batch_size or run[0]["image"].shape != image.shape):
+        for example in examples():
+            if run and (len(run) == batch_size or run[0]["image"].shape != example["image"].shape):
                 yield _stack(run)
                 run = []
-            run.append({"image": image, "label": label.astype(np.int32), "index": np.int64(index)})
+            run.append(example)
         if run:
             yield _stack(run)
 
+    def static_batches():
+        ignore_label = derived.label_map(config).ignore_label
+        filling = _ignored_example(static_size, ignore_label)
+        padded = (
+            _padded_example(example, static_size, ignore_label, source.name)
+            for example in examples()
+        )
+        # Those of the first pipeline, which has the most images.
+        num_batches = math.ceil(math.ceil(count / pipelines) / batch_size)
+        for _ in range(num_batches):
+            run = list(itertools.islice(padded, batch_size))
+            yield _stack(run + [filling] * (batch_size - len(run)))
+
+    batch, (height, width) = (batch_size, static_size) if static_size else (None, (None, None))
     signature = {
-        "image": tf.TensorSpec([None, None, None, 3], tf.uint8),
-        "label": tf.TensorSpec([None, None, None], tf.int32),
-        "index": tf.TensorSpec([None], tf.int64),
+        "image": tf.TensorSpec([batch, height, width, 3], tf.uint8),
+        "label": tf.TensorSpec([batch, height, width], tf.int32),
+        "index": tf.TensorSpec([batch], tf.int64),
     }
-    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(1)
+    generator = static_batches if static_size else batches
+    return tf.data.Dataset.from_generator(generator, output_signature=signature).prefetch(1)
+
+
+def _ignored_example(size, ignore_label):
+    """Returns an example of nothing, which no metric counts."""
+    return {
+        "image": np.full((*size, 3), round(augmentation.PAD_VALUE), np.uint8),
+        "label": np.full(size, ignore_label, np.int32),
+        "index": np.int64(-1),
+    }
+
+
+def _padded_example(example, size, ignore_label, name):
+    """Returns the example filled up to `size` at the bottom and the right."""
+    height, width = example["label"].shape
+    if height > size[0] or width > size[1]:
+        raise ValueError(
+            f"image {name(example['index'])} is {height}x{width} pixels, larger than the "
+            f"static_size {size[0]}x{size[1]}; give the size of the largest image"
+        )
+    padded = _ignored_example(size, ignore_label)
+    padded["image"][:height, :width] = example["image"]
+    padded["label"][:height, :width] = example["label"]
+    padded["index"] = example["index"]
+    return padded
 
 
 def plain_error(error):
@@ -142,8 +230,14 @@ def plain_error(error):
     Returns:
       The ValueError, or None if it was no source that failed.
     """
-    text = (error.message or str(error)).partition("\nTraceback")[0]
-    match = re.search(r"\b(?:ValueError|OSError): (.*)", text, re.DOTALL)
+    text = error.message or str(error)
+    if f"Could not find callback with key={data_service.READER}" in text:
+        return ValueError(
+            "the workers of data.data_service read for another config; start them with the config "
+            "and the overrides of this run, as far as they concern data"
+        )
+    text = text.partition("\nTraceback")[0]
+    match = re.search(r"\b(?:ValueError|OSError|FileFault): (.*)", text, re.DOTALL)
     return ValueError(match[1]) if match else None
 
 
@@ -183,6 +277,11 @@ def shuffled_index(number, num_images, seed):
     )
 
 
+def example_seed(seed, number):
+    """Returns the seed of the augmentation of example `number` of the global stream: int64 [2]."""
+    return _seed(seed, number, _AUGMENTATION_STREAM)
+
+
 def _seed(seed, number, stream):
     base = tf.stack([tf.constant(seed, tf.int64), tf.cast(number, tf.int64)])
     return tf.random.experimental.stateless_fold_in(base, stream)
@@ -213,21 +312,65 @@ def _check_source(source, purpose):
         )
 
 
-class _Reader:
-    """Reads and resizes examples; remembers them if the config asks for it.
+class WindowReader:
+    """Reads the windows that training shows; remembers whole examples if the config asks for it.
 
     Threads that miss the same index at once read it twice and store equal arrays, which is harmless
     and cheaper than a lock around reading.
     """
 
-    def __init__(self, source, data_options):
+    def __init__(self, source, data_options, crop_size, skipped=None):
         self._source = source
         self._data_options = data_options
+        self._crop_size = crop_size
+        self._skipped = (skipped or skipping.SkippedFiles()) if data_options.skip_corrupt else None
         self._cache = {} if data_options.cache_in_memory else None
+        # What is resized first, or remembered, has to be whole.
+        self._reads_whole = self._cache is not None or resizing.resizes(data_options)
 
-    def read(self, index):
-        """Returns uint8 [Y, X, 3] and int32 [Y, X] of the example, resized as the config says."""
-        index = int(index)
+    def read_window(self, index, scale, position):
+        """Reads what one training example shows of an image; with `skip_corrupt` perhaps of the next one.
+
+        Args:
+          index: of the image in the source.
+          scale, position: as `window.place_window` takes them.
+
+        Returns:
+          uint8 [?, ?, 3], int32 [h', w'] and float64 [4, 2], as `augmentation.augment_window` takes them.
+        """
+        _, read = skipping.usable(
+            self._source,
+            int(index),
+            lambda candidate: self._read_window(candidate, scale, position),
+            self._skipped,
+        )
+        return read
+
+    def _read_window(self, index, scale, position):
+        if self._reads_whole:
+            image, label = self._read_whole(index)
+            place = window.place_window(label.shape, scale, position, self._crop_size)
+            image, label = place.cut(image), place.cut(label)
+        else:
+            placed, choose = self.chooser(scale, position)
+            image, label = self._source.read_region(index, choose)
+            (place,) = placed
+        image = np.ascontiguousarray(place.pad_region(image))
+        return image, place.sample_label(label).astype(np.int32), place.sampling()
+
+    def chooser(self, scale, position):
+        """Returns what `Source.read_region` asks for a part, and the list that it leaves its Window in."""
+        placed = []
+
+        def choose(*size):
+            place = window.place_window(size, scale, position, self._crop_size)
+            placed.append(place)
+            return *place.region, *place.region_shape
+
+        return placed, choose
+
+    def _read_whole(self, index):
+        """Returns uint8 [Y, X, 3] and integer [Y, X] of the example, resized as the config says."""
         example = self._cache.get(index) if self._cache is not None else None
         if example is None:
             image, label = self._source.read(index)
@@ -235,26 +378,33 @@ class _Reader:
             example = resize.resize_image(image, size), resize.resize_label(label, size)
             if self._cache is not None:
                 self._cache[index] = example
-        image, label = example
-        return image, label.astype(np.int32)
+        return example
 
 
-def _read_in_order(source, count, workers):
-    """Yields (index, image, label) of the first `count` examples, read ahead in threads.
+def _read_in_order(source, indices, workers, skipped):
+    """Yields (index, image, label) of the examples `indices`, read ahead in threads.
+
+    Faulty ones are left out and noted in `skipped`, or raised where that is None.
 
     Not a tf.data map: iterating one inside from_generator holds a thread of the very pool that the
     map needs, which can block a machine with few cores.
     """
-    indices = iter(range(count))
+    indices = iter(indices)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = collections.deque()
         for index in itertools.islice(indices, 2 * workers):
             pending.append((index, pool.submit(source.read, index)))
         while pending:
             index, future = pending.popleft()
-            image, label = future.result()
             for following in itertools.islice(indices, 1):
                 pending.append((following, pool.submit(source.read, following)))
+            try:
+                image, label = future.result()
+            except ValueError as error:
+                if skipped is None:
+                    raise
+                skipped.add(source.name(index), str(error))
+                continue
             yield index, image, label
 
 

@@ -35,29 +35,12 @@ def resize_image(image, size):
         return image
     # Runs inside the input pipeline: an accelerator must not be handed single images.
     with tf.device("CPU:0"):
-        resized = tf.image.resize(image, size, method="bilinear", antialias=False)
-        return tf.cast(tf.round(resized), tf.uint8).numpy()
-
-
-def nearest_indices(first, count, extent, scaled_extent):
-    """Returns where nearest resizing with half-pixel centres reads `count` pixels from `first` on.
-
-    Pixel i of an axis of `scaled_extent` pixels has its centre at (i + 1/2) * extent /
-    scaled_extent of the original axis. Integer arithmetic, so that no rounding error moves a label.
-
-    Args:
-      first: index of the first wanted pixel in the resized axis; Python integer or scalar tensor.
-      count: number of wanted pixels, a Python integer.
-      extent: pixels of the original axis, likewise.
-      scaled_extent: pixels of the resized axis, likewise.
-
-    Returns:
-      int64 [count] indices into the original axis, clipped to it.
-    """
-    as_int64 = [tf.cast(value, tf.int64) for value in (first, extent, scaled_extent)]
-    first, extent, scaled_extent = as_int64
-    indices = (2 * (first + tf.range(count, dtype=tf.int64)) + 1) * extent // (2 * scaled_extent)
-    return tf.clip_by_value(indices, 0, extent - 1)
+        # tf.image.resize without what it does around the kernel, which takes as long for a small image; and the
+        # kernel is twice as fast on float32.
+        resized = tf.raw_ops.ResizeBilinear(
+            images=image[None].astype(np.float32), size=size, half_pixel_centers=True
+        )
+        return np.rint(resized.numpy()[0]).astype(np.uint8)
 
 
 def resize_label(label, size):

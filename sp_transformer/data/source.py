@@ -6,8 +6,11 @@ Shapes: Y, X are the height and width of one image in pixels.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from sp_transformer.data.faults import FileFault
 
 
 class Source(abc.ABC):
@@ -18,9 +21,12 @@ class Source(abc.ABC):
 
     Attributes:
       has_labels: whether `read` returns labels. Sources without labels serve prediction only.
+      left_out: FileFaults of files that are no part of the source because `data.skip_corrupt` let
+        it leave them out.
     """
 
     has_labels: bool = True
+    left_out: Sequence[FileFault] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -41,3 +47,29 @@ class Source(abc.ABC):
           The RGB image, uint8 [Y, X, 3], and its train ids, uint8 or int32 [Y, X], or None where
           `has_labels` is false. Unlabelled pixels hold the label map's ignore label.
         """
+
+    def read_region(self, index: int, choose: Callable[[int, int], tuple[int, int, int, int]]):
+        """Reads a part of one example; sources that can do so without decoding the whole override it.
+
+        A function and not numbers, because the size of an image may be known only once its file is open.
+
+        Args:
+          index: from 0 to len(self) - 1.
+          choose: called once with Y and X; returns first row, first column, height and width of the
+            part, which lies inside the image.
+
+        Returns:
+          The part of the image, uint8 [height, width, 3], and of its train ids, uint8 or int32
+          [height, width], or None where `has_labels` is false; equal to those that `read` returns.
+        """
+        image, label = self.read(index)
+        top, left, height, width = choose(*image.shape[:2])
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return image[rows, columns], None if label is None else label[rows, columns]
+
+    def image_file(self, index: int) -> bytes | None:
+        """Returns the image's file as it is, or None where there is none of its own.
+
+        Where it is given, `image_io.read_image` of it equals the image that `read` returns.
+        """
+        return None

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from sp_transformer.config import derived
-from sp_transformer.data import drawing, pipeline, sources
+from sp_transformer.data import drawing, pipeline, skipping, sources
 from sp_transformer.evaluation import metrics
 from sp_transformer.model import inference as inference_lib
 
@@ -50,7 +50,8 @@ def evaluate(
       per_class_iou {name: fraction, or None for a class that occurs neither in the truth nor in the
       predictions}, confusion_matrix (rows: truth, columns: prediction; pixels), num_images,
       num_pixels (counted ones), seconds and images_per_second (the whole evaluation, tracing
-      included), step, checkpoint, experiment_name, split.
+      included), step, checkpoint, experiment_name, split, and skipped_files {name: reason} where
+      `data.skip_corrupt` left files out.
 
     Raises:
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
@@ -73,7 +74,10 @@ def evaluate(
     expected = min(len(source), options.max_images or len(source))
     num_images = 0
     start = last_line = time.monotonic()
-    dataset = pipeline.eval_dataset(config, source, options.batch_size, options.max_images)
+    skipped = skipping.SkippedFiles(source.left_out)
+    dataset = pipeline.eval_dataset(
+        config, source, options.batch_size, options.max_images, skipped=skipped
+    )
     for batch in pipeline.with_plain_errors(dataset):
         names = [source.name(int(index)) for index in batch["index"].numpy()]
         labels = batch["label"].numpy()
@@ -98,6 +102,10 @@ def evaluate(
                 num_images / (now - start),
             )
     seconds = time.monotonic() - start
+    if skipped.message():
+        print(skipped.message(), flush=True)
+    if num_images == 0:
+        raise ValueError(f"no image of split {split!r} can be used; nothing was evaluated")
     if confusion.num_pixels == 0:
         raise ValueError(
             f"every pixel of the {num_images} images of split {split!r} is ignored "
@@ -119,6 +127,8 @@ def evaluate(
         "split": split,
         "confusion_matrix": confusion.counts.tolist(),
     }
+    if skipped.reasons():
+        results["skipped_files"] = skipped.reasons()
     write_json(output_dir / METRICS_FILE, results)
     print(format_table(label_map.names, confusion, num_images), flush=True)
     if summary_writer is not None:

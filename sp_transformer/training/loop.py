@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from sp_transformer.config import derived
-from sp_transformer.data import pipeline, sources
+from sp_transformer.data import pipeline, skipping, sources, start_check
 from sp_transformer.model import builder, weights
 from sp_transformer.training import (
     checkpoints,
@@ -74,18 +74,26 @@ def train(config, model_dir, strategy=None, after_save=None):
       A TrainSummary.
 
     Raises:
+      ValueError: if images or labels are faulty and `data.skip_corrupt` is off; it names the file.
       RunMismatchError: if `model_dir` holds a run with other options.
       CheckpointError: if `model_dir` holds checkpoints and none of them can be read.
       NonFiniteLossError: if the loss becomes NaN or infinite.
       SystemExit: with code 143 on SIGTERM, after saving.
     """
     source = sources.create_source(config.data, config.data.train_split)
+    saved = weights.list_checkpoints(model_dir)
+    # Before the model is built: a fault of the data should cost seconds.
+    start_check.check(config, source, first_step=saved[-1][0] if saved else 0)
+    skipped = skipping.SkippedFiles(source.left_out)
 
     def make_dataset(first_step, input_context=None):
-        return pipeline.train_dataset(config, source, first_step, input_context)
+        return pipeline.train_dataset(config, source, first_step, input_context, skipped)
 
     run = TrainingRun(config, model_dir, builder.build_model, make_dataset, strategy)
-    return run.train(after_save)
+    try:
+        return run.train(after_save)
+    finally:
+        skipping.report(skipped, os.path.join(model_dir, "train"))
 
 
 class TrainingRun:

@@ -23,6 +23,11 @@ _FREE_FIELDS = (
     "data.eval_split",
     "data.cache_in_memory",
     "data.parallel_calls",
+    "data.deterministic",
+    "data.data_service",
+    # A run that a torn file has stopped must be able to go on without it.
+    "data.skip_corrupt",
+    "data.start_check_images",
     "training.steps",
     "training.jit_compile",
     "training.steps_per_loop",

@@ -39,11 +39,12 @@ def merged_label_map(name):
     return derived.label_map(load_config(CITYSCAPES_CONFIG, [text]))
 
 
-def test_cityscapes_file_agrees_with_the_constant_and_maps_all_34_ids():
+def test_cityscapes_file_agrees_with_the_constant_and_maps_every_id():
     from_file = merged_label_map("cityscapes")
     assert from_file.names == label_map.CITYSCAPES.names
     np.testing.assert_array_equal(from_file.colors, label_map.CITYSCAPES.colors)
-    assert sorted(from_file.id_map) == list(range(34))
+    # The license plate's -1 is 255 in 8 bits and 65535 in 16.
+    assert sorted(from_file.id_map) == [*range(34), 255, 65535]
     scored = {file_id: to for file_id, to in from_file.id_map.items() if to != 255}
     # The data set's definition: these label ids are scored, in this order.
     assert list(scored) == [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sp_transformer.data import augmentation
+from sp_transformer.data import augmentation, autoaugment
 from sp_transformer.protos import data_pb2
 
 PUBLISHED = data_pb2.AugmentationOptions(min_scale=0.5, max_scale=2.0, scale_step=0.1)
@@ -194,7 +194,7 @@ def test_hue_turns_colours_but_not_greys():
 
 def test_mean_color_of_a_large_image_is_accurate():
     image = tf.fill([1024, 2048, 3], 100.3)
-    assert np.allclose(augmentation._mean_color(image), 100.3, rtol=1e-4)
+    assert np.allclose(autoaugment.mean_color(image), 100.3, rtol=1e-4)
 
 
 def test_jitter_stays_in_range_and_leaves_padding_grey():
@@ -230,7 +230,5 @@ def test_seed_decides_everything():
 
 def test_unknown_color_policy_is_refused():
     image, label = _smooth_example(4, 6)
-    with pytest.raises(ValueError, match=r"'autoaugment' is not registered; choose one of jitter"):
-        augmentation.augment(
-            image, label, _seed(0), _options(color_policy="autoaugment"), (4, 4), 255
-        )
+    with pytest.raises(ValueError, match=r"'sepia' is not registered; choose one of autoaugment, "):
+        augmentation.augment(image, label, _seed(0), _options(color_policy="sepia"), (4, 4), 255)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sp_transformer.data.faults import FileFault
 from sp_transformer.data.folder import FolderSource
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -146,7 +147,7 @@ def test_id_mapped_outside_the_classes_is_named(tmp_path, write, split, label_ma
 def test_sizes_that_differ_are_named(tmp_path, write, split, label_map):
     write(["images/a.png"], ["labels/a.png"], np.zeros((6, 4), np.uint8))
     source = FolderSource(split(), tmp_path, label_map())
-    with pytest.raises(ValueError, match=r"labels/a\.png is 6x4 .*images/a\.png is 4x6"):
+    with pytest.raises(FileFault, match=r"labels/a\.png is 6x4 .*images/a\.png is 4x6.*as stored"):
         source.read(0)
 
 
@@ -196,3 +197,22 @@ def test_absolute_glob_and_split_without_images_are_refused(tmp_path, split, lab
         FolderSource(split([f"{tmp_path}/*.png"]), tmp_path, label_map())
     with pytest.raises(ValueError, match="no glob of images"):
         FolderSource(split([]), tmp_path, label_map())
+
+
+def test_unpaired_files_are_left_out_on_request(tmp_path, write, split, label_map):
+    write(["images/a.png", "images/x.png"], ["labels/a.png", "labels/y.png"])
+    source = FolderSource(split(), tmp_path, label_map(), skip_unpaired=True)
+    assert [source.name(i) for i in range(len(source))] == ["images/a"]
+    assert source.read(0)[1].shape == (4, 6)
+    assert [(fault.kind, fault.file) for fault in source.left_out] == [
+        ("image_without_label", str(tmp_path / "images" / "x.png")),
+        ("label_without_image", str(tmp_path / "labels" / "y.png")),
+    ]
+    assert source.image_file(0) == (tmp_path / "images" / "a.png").read_bytes()
+    assert source.label_file(0) == (tmp_path / "labels" / "a.png").read_bytes()
+
+
+def test_split_without_one_pair_is_refused_all_the_same(tmp_path, write, split, label_map):
+    write(["images/a.png"], ["labels/b.png"])
+    with pytest.raises(ValueError, match="1 images without a label"):
+        FolderSource(split(), tmp_path, label_map(), skip_unpaired=True)

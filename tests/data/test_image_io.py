@@ -1,3 +1,4 @@
+import pickle
 import struct
 import zlib
 
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sp_transformer.data import image_io
+from sp_transformer.data.faults import FileFault
 
 
 @pytest.fixture
@@ -93,6 +95,83 @@ def test_lossy_label_is_refused(tmp_path, save, rgb):
         image_io.read_label_ids(save(tmp_path / "a.jpg", rgb[..., 0]))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_image_and_label_alike(tmp_path, save, rgb, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = image_io.read_image(save(tmp_path / "image.png", rgb, exif=exif))
+    ids = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    assert np.array_equal(
+        image_io.read_label_ids(save(tmp_path / "ids.png", ids, exif=exif)),
+        image_io.read_image(save(tmp_path / "grey.png", ids, exif=exif))[..., 0],
+    )
+    palette = Image.fromarray(ids)
+    palette.putpalette(list(range(256)) * 3)
+    palette.save(tmp_path / "palette.png", exif=exif)
+    turned = image_io.read_label_ids(tmp_path / "palette.png")
+    assert np.array_equal(turned, image_io.read_label_ids(tmp_path / "ids.png"))
+    # Each label is still that of its pixel.
+    assert np.array_equal(rgb.reshape(-1, 3)[turned], image)
+    assert image.shape[:2] == ((5, 7) if orientation < 5 else (7, 5))
+
+
+def test_transparent_palette_entries_change_neither_colours_nor_ids(tmp_path):
+    ids = np.array([[0, 1, 2]], np.uint8)
+    image = Image.fromarray(ids)
+    image.putpalette([1, 2, 3, 200, 100, 50, 7, 8, 9])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
+    assert image_io.read_label_ids(tmp_path / "a.png").tolist() == [[0, 1, 2]]
+    colors = [[[1, 2, 3], [200, 100, 50], [7, 8, 9]]]
+    assert image_io.read_image(tmp_path / "a.png").tolist() == colors
+
+
+def test_16_bit_colours_keep_their_upper_byte_and_are_no_label(tmp_path, rgb):
+    path = tmp_path / "deep.png"
+    path.write_bytes(_png((rgb.astype(np.uint16) * 256 + 77).astype(">u2"), color_type=2))
+    assert np.array_equal(image_io.read_image(path), rgb)
+    with pytest.raises(FileFault, match=r"deep\.png holds colours"):
+        image_io.read_label_ids(path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "mode"), [([0, 3], "LA"), ([0, 0, 0], "RGB"), ([0, 0, 0, 3], "RGBA")]
+)
+def test_grey_in_several_channels(tmp_path, save, rgb, channels, mode):
+    values = np.concatenate([rgb, np.full((5, 7, 1), 99, np.uint8)], axis=-1)[..., channels]
+    path = save(tmp_path / "grey.png", values)
+    assert np.array_equal(image_io.read_image(path), np.repeat(rgb[..., :1], 3, axis=-1))
+    message = rf"holds grey values in {len(channels)} channels \(mode {mode}\).*first channel"
+    with pytest.raises(FileFault, match=message) as error:
+        image_io.read_label_ids(path)
+    assert (error.value.kind, error.value.file) == ("color_label", str(path))
+
+
+def test_label_with_alpha_is_refused(tmp_path, save, rgb):
+    rgba = np.concatenate([rgb, np.zeros((5, 7, 1), np.uint8)], axis=-1)
+    with pytest.raises(FileFault, match=r"a\.png holds colours \(mode RGBA\)"):
+        image_io.read_label_ids(save(tmp_path / "a.png", rgba))
+
+
+@pytest.mark.parametrize(
+    ("read", "kind"),
+    [
+        (image_io.read_image, "unreadable_image"),
+        (image_io.read_label_ids, "unreadable_label"),
+    ],
+)
+def test_faults_say_their_kind_and_file(tmp_path, read, kind):
+    path = tmp_path / "text.png"
+    for content, cause in ((b"no image", "it is no image"), (b"", "it is empty")):
+        path.write_bytes(content)
+        for data in (None, content):
+            with pytest.raises(FileFault, match=cause) as error:
+                read(path, data)
+            assert (error.value.kind, error.value.file) == (kind, str(path))
+            # Processes hand it to each other.
+            again = pickle.loads(pickle.dumps(error.value))
+            assert (again.kind, again.file, str(again)) == (kind, str(path), str(error.value))
+
+
 @pytest.mark.parametrize("read", [image_io.read_image, image_io.read_label_ids])
 @pytest.mark.parametrize("kept", [0, 20, 60, 0.7])
 def test_truncated_file_is_named(tmp_path, save, read, kept):
@@ -130,16 +209,25 @@ def test_write_png_refuses_other_arrays(tmp_path, array):
 
 def _grey_png(ids, bits):
     """Builds a grey PNG of 1, 2 or 4 bits a pixel, which Pillow itself cannot write."""
+    rows = []
+    for row in ids:
+        as_bits = "".join(format(int(value), f"0{bits}b") for value in row)
+        as_bits += "0" * (-len(as_bits) % 8)
+        rows.append(int(as_bits, 2).to_bytes(len(as_bits) // 8, "big"))
+    return _png_of_rows(rows, ids.shape, bits, color_type=0)
 
+
+def _png(values, color_type):
+    """Builds a PNG of big-endian 16-bit values [Y, X, channels]."""
+    return _png_of_rows([row.tobytes() for row in values], values.shape, 16, color_type)
+
+
+def _png_of_rows(rows, shape, bits, color_type):
     def chunk(kind, content):
         check = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
 
-    rows = b""
-    for row in ids:
-        as_bits = "".join(format(int(value), f"0{bits}b") for value in row)
-        as_bits += "0" * (-len(as_bits) % 8)
-        rows += b"\0" + int(as_bits, 2).to_bytes(len(as_bits) // 8, "big")
-    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], bits, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", shape[1], shape[0], bits, color_type, 0, 0, 0)
+    content = zlib.compress(b"".join(b"\0" + row for row in rows))
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sp_transformer.data import pipeline, resize
+from sp_transformer.data import pipeline, resize, skipping
 from sp_transformer.data.folder import FolderSource
 from sp_transformer.protos import data_pb2
 
@@ -81,7 +81,9 @@ def _context(pipelines, pipeline_id, replicas):
     return tf.distribute.InputContext(pipelines, pipeline_id, replicas)
 
 
-@pytest.mark.parametrize(("pipelines", "replicas"), [(2, 2), (2, 4)])
+@pytest.mark.parametrize(
+    ("pipelines", "replicas"), [(1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8)]
+)
 def test_input_pipelines_together_equal_one(make_config, array_source, pipelines, replicas):
     config = make_config(8, augmentation=VARIED)
     whole = _take(pipeline.train_dataset(config, array_source(SIZES), first_step=2), 3)
@@ -100,6 +102,35 @@ def test_input_pipelines_together_equal_one(make_config, array_source, pipelines
         parts = [part for share in shares for part in share[step * batches : (step + 1) * batches]]
         for key in batch:
             assert np.array_equal(np.concatenate([part[key] for part in parts]), batch[key])
+
+
+@pytest.mark.parametrize("policy", ["jitter", "autoaugment"])
+def test_examples_differ_between_hosts_and_epochs(make_config, array_source, policy):
+    augment = data_pb2.AugmentationOptions(min_scale=0.5, max_scale=2.0, color_policy=policy)
+    config = make_config(4, augmentation=augment)
+    source = array_source([(16, 24)])  # One image: whatever differs is the augmentation.
+
+    def images(pipelines, pipeline_id):
+        context = _context(pipelines, pipeline_id, pipelines)
+        batches = _take(pipeline.train_dataset(config, source, 0, context), 4)
+        return [image.tobytes() for batch in batches for image in batch["image"]]
+
+    hosts = [images(2, i) for i in range(2)]
+    assert len(set(hosts[0] + hosts[1])) == len(hosts[0]) + len(hosts[1]) == 16
+    assert hosts[0] == images(2, 0)  # Reproducible from the seed.
+
+
+def test_order_is_free_on_request_but_not_the_examples(make_config, array_source):
+    def drawn(deterministic):
+        config = make_config(4, augmentation=VARIED, deterministic=deterministic)
+        dataset = pipeline.train_dataset(config, array_source(SIZES))
+        assert dataset.options().deterministic == deterministic
+        return [image.tobytes() for batch in _take(dataset, 12) for image in batch["image"]]
+
+    ordered, free = drawn(True), drawn(False)
+    # What is ready goes first, so that a few at the end may be others.
+    assert len(set(free)) == len(free)
+    assert len(set(ordered) & set(free)) >= len(ordered) - 12
 
 
 def test_uneven_share_is_refused(make_config, array_source):
@@ -191,3 +222,74 @@ def test_max_images(make_config, array_source, max_images, expected):
 def test_evaluation_may_be_left_early(make_config, array_source):
     dataset = pipeline.eval_dataset(make_config(parallel_calls=3), array_source(SIZES * 20), 1)
     assert len(_take(dataset, 2)) == 2
+
+
+@pytest.mark.parametrize("pipelines", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_evaluation_pipelines_share_the_images(make_config, array_source, pipelines, batch_size):
+    source = array_source(SIZES)
+    indices = []
+    for i in range(pipelines):
+        dataset = pipeline.eval_dataset(
+            make_config(), source, batch_size, input_context=_context(pipelines, i, pipelines)
+        )
+        for batch in _take(dataset, 100):
+            for index, image in zip(batch["index"], batch["image"], strict=True):
+                assert np.array_equal(image, source.examples[index][0])
+                indices.append(int(index))
+    assert sorted(indices) == list(range(len(SIZES)))
+
+
+@pytest.mark.parametrize("pipelines", [1, 2, 4])
+@pytest.mark.parametrize(("max_images", "faulty"), [(0, None), (5, None), (1, None), (0, 3)])
+def test_static_evaluation_batches(make_config, array_source, pipelines, max_images, faulty):
+    source = array_source(SIZES)
+    count = max_images or len(SIZES)
+    config, skipped = make_config(skip_corrupt=True), skipping.SkippedFiles()
+    read = source.read
+
+    def torn(index):
+        if index == faulty:
+            raise ValueError("torn")
+        return read(index)
+
+    source.read = torn
+    shares = [
+        _take(
+            pipeline.eval_dataset(
+                config,
+                source,
+                2,
+                max_images,
+                input_context=_context(pipelines, i, pipelines),
+                static_size=(16, 20),
+                skipped=skipped,
+            ),
+            100,
+        )
+        for i in range(pipelines)
+    ]
+    # In step: as many batches of one shape in every pipeline.
+    assert len({len(share) for share in shares}) == 1
+    indices = []
+    for batch in itertools.chain(*shares):
+        assert batch["image"].shape == (2, 16, 20, 3) and batch["label"].shape == (2, 16, 20)
+        for index, image, label in zip(
+            *(batch[k] for k in ("index", "image", "label")), strict=True
+        ):
+            y = x = 0
+            if index >= 0:
+                indices.append(int(index))
+                y, x = SIZES[index]
+                assert np.array_equal(image[:y, :x], source.examples[index][0])
+                assert np.array_equal(label[:y, :x], source.examples[index][1])
+            assert (label[y:] == 255).all() and (label[:, x:] == 255).all()
+            assert (image[y:] == 128).all() and (image[:, x:] == 128).all()
+    assert sorted(indices) == [i for i in range(count) if i != faulty]
+    assert len(skipped.reasons()) == (faulty is not None)
+
+
+def test_image_larger_than_the_static_size_is_named(make_config, array_source):
+    dataset = pipeline.eval_dataset(make_config(), array_source(SIZES), 1, static_size=(16, 16))
+    with pytest.raises(ValueError, match=r"array/2 is 7x20 pixels, larger than .* 16x16"):
+        list(pipeline.with_plain_errors(dataset))

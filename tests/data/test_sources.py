@@ -46,7 +46,7 @@ def test_unknown_split_lists_the_known(tmp_path):
 
 
 def test_unknown_data_set_and_missing_classes(tmp_path):
-    with pytest.raises(ValueError, match="'cityscape' is not registered; choose one of folder"):
+    with pytest.raises(ValueError, match="'cityscape' is not registered; choose one of ade20k, "):
         sources.create_source(data_pb2.DataOptions(dataset="cityscape"), "train")
     with pytest.raises(ValueError, match=r"label_map\.classes is empty"):
         sources.create_source(_folder_options(tmp_path), "day")

@@ -121,6 +121,27 @@ def test_torn_image_is_an_error_that_names_the_file(config, data_dir, inference,
         evaluate(config, tmp_path, inference)
 
 
+def test_skip_corrupt_leaves_files_out_and_lists_them(
+    config, data_dir, arrays, num_classes, inference, tmp_path, capsys
+):
+    torn = data_dir / "images" / "4.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    (data_dir / "labels" / "6.png").unlink()
+    config.data.skip_corrupt = True
+    results = evaluate(config, tmp_path / "out", inference)
+    kept = [arrays[i] for i in (0, 1, 2, 3, 5)]
+    assert results["confusion_matrix"] == expected_counts(kept, num_classes).tolist()
+    assert results["num_images"] == 5
+    assert list(results["skipped_files"]) == [str(data_dir / "images" / "6.png"), "images/4"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
+    printed = capsys.readouterr().out
+    assert "data.skip_corrupt skipped 2 files" in printed and str(torn) in printed
+    for path in (data_dir / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="no image of split 'val' can be used"):
+        evaluate(config, tmp_path / "out", inference)
+
+
 def test_prediction_of_an_unknown_class_is_an_error(config, inference, tmp_path):
     inference.labels = lambda images: tf.fill(tf.shape(images)[:3], 9)
     with pytest.raises(ValueError, match="prediction 9") as error:

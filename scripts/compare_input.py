@@ -1,0 +1,181 @@
+"""Times our training input against an ordinary tfds pipeline with the same distribution of outputs, in one run.
+
+    python -m sp_transformer.prepare_data --config_file F --data_dir D --output_dir OURS
+    python -m sp_transformer.prepare_data --config_file F --data_dir D --output_dir PNGS --encoding png
+    python scripts/compare_input.py --config_file F --data_dir OURS --png_dir PNGS --json results/input.json
+
+Both are measured step by step, by the rules of `python -m sp_transformer.benchmark --report input`, interleaved. The
+ordinary one is in ordinary_input.py; it is timed twice, with our own colours (which makes its examples equal ours, up
+to the order of the images) and with those of tf.image.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from sp_transformer import command_line
+
+OURS, ORDINARY = "ours", "ordinary"
+_COLUMNS = [
+    "pipeline",
+    "step",
+    "up to here (images/s)",
+    "this step (ms of a core)",
+    "ordinary over ours",
+]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags in `values`."""
+    command_line.define_config_flags(values)
+    flags.DEFINE_string(
+        "png_dir",
+        None,
+        "Folder that prepare_data wrote from the same data with --encoding=png. Required.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("images", 32, "Examples in a round.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("rounds", 5, "Rounds that are timed.", flag_values=values)
+    flags.DEFINE_integer("warmup", 1, "Rounds in front of these, untimed.", flag_values=values)
+    flags.DEFINE_float(
+        "steps_per_second",
+        4.0,
+        "Speed of training that the needed cores are worked out for.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_string("json", None, "File to write all numbers to.", flag_values=values)
+    flags.adopt_module_key_flags(command_line, values)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Measures and prints; returns the exit code."""
+    command_line.require(values, "config_file", "data_dir", "png_dir")
+    config = command_line.load_config(values, check_data=("train_split",))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from sp_transformer.benchmarking import report as reports
+    from sp_transformer.benchmarking import settings as settings_lib
+
+    settings = settings_lib.Settings(
+        config_files=(values.config_file,),
+        report="input",
+        overrides=tuple(values.override),
+        rounds=values.rounds,
+        warmup=values.warmup,
+        images=values.images,
+        steps_per_second=values.steps_per_second,
+    )
+    report = compare(config, settings, values.png_dir)
+    if values.json:
+        reports.write_json(report, values.json)
+    print(reports.table(report))
+    return 0
+
+
+def compare(config, settings, png_dir: str):
+    """Measures both pipelines.
+
+    Args:
+      config: a validated ExperimentOptions with the data of ours.
+      settings: benchmarking Settings of report "input".
+      png_dir: the data of the ordinary pipeline.
+
+    Returns:
+      The Report.
+    """
+    import ordinary_input
+
+    from sp_transformer.benchmarking import environment, input_report, rules, timing
+    from sp_transformer.benchmarking.report import Report, format_number, format_spread
+
+    images = settings.images
+    functions = {(OURS, name): run for name, run in input_report.steps(config, images).items()}
+    names = {OURS: OURS}
+    for colour in ordinary_input.COLOURS:
+        batch_size = _batch_size(config, images)
+        made = ordinary_input.datasets(
+            config, png_dir, images, batch_size, input_report.cores(), colour
+        )
+        pipeline = f"{ORDINARY}, colours of {'ours' if colour == 'equal' else 'tf.image'}"
+        names[colour] = pipeline
+        for name, dataset in made.items():
+            # The steps before the colours are the same ones.
+            if colour == "equal" or name == ordinary_input.COLOUR:
+                functions[pipeline, name] = _exhaust(input_report, dataset)
+    timings = timing.measure_interleaved(
+        functions,
+        settings.rounds,
+        settings.warmup,
+        progress=lambda done, total: print(f"round {done} of {total}", file=sys.stderr),
+    )
+    steps = {}
+    for pipeline in names.values():
+        own = {name: t for (owner, name), t in timings.items() if owner == pipeline}
+        if pipeline == names["tf_image"]:
+            shared = {name: t for (owner, name), t in timings.items() if owner == names["equal"]}
+            own = {**shared, **own}
+        steps[pipeline] = own
+    rows = [
+        {"pipeline": pipeline, **row}
+        for pipeline, own in steps.items()
+        for row in input_report.rows(own, images)
+    ]
+    ours, notes = steps[OURS], []
+    for pipeline, own in steps.items():
+        if pipeline == OURS:
+            continue
+        whole = timing.ratio(_last(own), _last(ours))
+        pairs = {
+            "decode": timing.ratio(_step(own, "decode"), _step(ours, "decode")),
+            "whole": whole,
+        }
+        for step, ratio in pairs.items():
+            row = next(r for r in rows if r["pipeline"] == pipeline and r["step"] == step)
+            row["ordinary over ours"] = format_spread(ratio)
+            row["ratios"] = list(ratio.values)
+            notes.append(
+                f"{pipeline}: {step} takes {format_number(ratio.median)} times as long as ours."
+            )
+        notes.append(f"{pipeline}: {input_report.cores_note(config, settings, _last(own))}")
+    notes.append(f"{OURS}: {input_report.cores_note(config, settings, _last(ours))}")
+    return Report(
+        title=f"{config.experiment_name}: training input against an ordinary tfds pipeline",
+        rules=[
+            *rules.input_rules(settings),
+            "Ordinary: tfds decodes the PNGs whole, tf.image.resize, crop, colours, flip, pad "
+            "(scripts/ordinary_input.py). Scales, places and flips are drawn from the same distribution; as many "
+            "parallel calls.",
+        ],
+        columns=_COLUMNS,
+        rows=rows,
+        notes=notes,
+        environment=environment.describe(),
+        settings=settings.as_dict(),
+    )
+
+
+def _last(timings):
+    return timings[list(timings)[-1]]
+
+
+def _step(timings, name):
+    """Time of a step alone: what it adds to the one before."""
+    from sp_transformer.benchmarking import timing
+
+    names = list(timings)
+    before = timings[names[names.index(name) - 1]].seconds
+    return timing.Timing(tuple(a - b for a, b in zip(timings[name].seconds, before, strict=True)))
+
+
+def _batch_size(config, images):
+    largest = min(config.training.batch_size, images)
+    return next(size for size in range(largest, 0, -1) if images % size == 0)
+
+
+def _exhaust(input_report, dataset):
+    return lambda: input_report.count_elements(dataset)
+
+
+if __name__ == "__main__":
+    command_line.run(main, define_flags)
