@@ -12,11 +12,12 @@ to the order of the images) and with those of tf.image.
 import os
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 from sp_transformer import command_line
 
 OURS, ORDINARY = "ours", "ordinary"
+STEPS = ("read", "decode", "whole")
 _COLUMNS = [
     "pipeline",
     "step",
@@ -45,6 +46,13 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=0,
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "steps",
+        None,
+        "Of read, decode and whole: measures these alone, which leaves time for more rounds on a noisy machine. "
+        "Default: every step.",
+        flag_values=values,
+    )
     flags.DEFINE_string("json", None, "File to write all numbers to.", flag_values=values)
     flags.adopt_module_key_flags(command_line, values)
 
@@ -53,6 +61,8 @@ def main(values: flags.FlagValues) -> int:
     """Measures and prints; returns the exit code."""
     command_line.require(values, "config_file", "data_dir", "png_dir")
     config = command_line.load_config(values, check_data=("train_split",))
+    # tfds tells at length what it does.
+    logging.set_verbosity(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from sp_transformer.benchmarking import report as reports
     from sp_transformer.benchmarking import settings as settings_lib
@@ -66,20 +76,27 @@ def main(values: flags.FlagValues) -> int:
         images=values.images,
         steps_per_second=values.steps_per_second,
     )
-    report = compare(config, settings, values.png_dir)
+    chosen = tuple(values.steps or ())
+    if not set(chosen) <= set(STEPS) or ("decode" in chosen and "read" not in chosen):
+        raise command_line.UsageError(
+            f"--steps={','.join(chosen)} is not of {', '.join(STEPS)}, or has decode without read, "
+            "which it is the difference to"
+        )
+    report = compare(config, settings, values.png_dir, chosen)
     if values.json:
         reports.write_json(report, values.json)
     print(reports.table(report))
     return 0
 
 
-def compare(config, settings, png_dir: str):
+def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
     """Measures both pipelines.
 
     Args:
       config: a validated ExperimentOptions with the data of ours.
       settings: benchmarking Settings of report "input".
       png_dir: the data of the ordinary pipeline.
+      chosen: of STEPS; empty for every step.
 
     Returns:
       The Report.
@@ -103,6 +120,13 @@ def compare(config, settings, png_dir: str):
             # The steps before the colours are the same ones.
             if colour == "equal" or name == ordinary_input.COLOUR:
                 functions[pipeline, name] = _exhaust(input_report, dataset)
+    if chosen:
+        last = {key[0]: key for key in functions}
+        functions = {
+            key: run
+            for key, run in functions.items()
+            if key[1] in chosen or ("whole" in chosen and key == last[key[0]])
+        }
     timings = timing.measure_interleaved(
         functions,
         settings.rounds,
@@ -114,22 +138,24 @@ def compare(config, settings, png_dir: str):
         own = {name: t for (owner, name), t in timings.items() if owner == pipeline}
         if pipeline == names["tf_image"]:
             shared = {name: t for (owner, name), t in timings.items() if owner == names["equal"]}
+            shared.pop(ordinary_input.COLOUR, None)
             own = {**shared, **own}
         steps[pipeline] = own
     rows = [
         {"pipeline": pipeline, **row}
         for pipeline, own in steps.items()
         for row in input_report.rows(own, images)
+        if not chosen or row["step"] in chosen
     ]
     ours, notes = steps[OURS], []
     for pipeline, own in steps.items():
         if pipeline == OURS:
             continue
-        whole = timing.ratio(_last(own), _last(ours))
-        pairs = {
-            "decode": timing.ratio(_step(own, "decode"), _step(ours, "decode")),
-            "whole": whole,
-        }
+        pairs = {}
+        if "decode" in own:
+            pairs["decode"] = timing.ratio(_step(own, "decode"), _step(ours, "decode"))
+        if not chosen or "whole" in chosen:
+            pairs["whole"] = timing.ratio(_last(own), _last(ours))
         for step, ratio in pairs.items():
             row = next(r for r in rows if r["pipeline"] == pipeline and r["step"] == step)
             row["ordinary over ours"] = format_spread(ratio)
@@ -137,8 +163,9 @@ def compare(config, settings, png_dir: str):
             notes.append(
                 f"{pipeline}: {step} takes {format_number(ratio.median)} times as long as ours."
             )
-        notes.append(f"{pipeline}: {input_report.cores_note(config, settings, _last(own))}")
-    notes.append(f"{OURS}: {input_report.cores_note(config, settings, _last(ours))}")
+    if not chosen or "whole" in chosen:
+        for pipeline, own in steps.items():
+            notes.append(f"{pipeline}: {input_report.cores_note(config, settings, _last(own))}")
     return Report(
         title=f"{config.experiment_name}: training input against an ordinary tfds pipeline",
         rules=[

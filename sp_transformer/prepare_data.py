@@ -10,7 +10,7 @@ Example: python -m sp_transformer.prepare_data --config_file configs/cityscapes/
 import os
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 from sp_transformer import command_line
 
@@ -82,6 +82,9 @@ def main(values: flags.FlagValues) -> int:
             "--splits is empty or has an empty name; separate names by commas"
         )
     config = command_line.load_config(values)
+    if logging.get_verbosity() == logging.INFO:
+        # The default, at which tfds tells at length what it does; --verbosity=1 shows it.
+        logging.set_verbosity(logging.WARNING)
 
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

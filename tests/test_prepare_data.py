@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -167,6 +168,42 @@ def test_from_official_archives_to_a_score(official, dataset, tmp_path):
     ]
     assert scores[0] == scores[1]
     assert scores[0]["step"] == 20 and np.sum(scores[0]["confusion_matrix"]) > 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path):
+    config = "configs/synthetic/quickstart.textproto"
+    override = "data { synthetic_streets { train_images: 600 val_images: 10 } }"
+    output = tmp_path / "out"
+    arguments = [f"--config_file={config}", f"--override={override}", f"--output_dir={output}"]
+    arguments += ["--num_workers=2", "--num_shards=30"]
+    command = [sys.executable, "-m", "sp_transformer.prepare_data", *arguments]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(list(output.glob("index/*.npz"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    while _members(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _members(running.pid)
+    finished = {
+        path: path.stat().st_mtime_ns
+        for path in output.glob("*.tfrecord-*")
+        if path.suffix != ".partial"
+        and (
+            output / "index" / f"{path.name.split('-', 1)[1].replace('.tfrecord', '')}.npz"
+        ).exists()
+    }
+    assert 3 <= len(finished) < 60 and not (output / "records.json").exists()
+    assert "Verified" in run("prepare_data", *arguments, "--verify")
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+
+
+def _members(session):
+    """Processes that live in a session."""
+    found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True)
+    return found.stdout.split()
 
 
 @pytest.mark.slow

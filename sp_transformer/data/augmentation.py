@@ -132,11 +132,19 @@ def scale_window(region, sampling):
     shape = tf.cast(sampling[1], tf.int32)
     branches = {
         window.COPY: lambda: tf.cast(region, tf.float32),
-        # float32 first: the kernels would convert each pixel four times.
-        window.RESIZE: lambda: tf.image.resize(tf.cast(region, tf.float32), shape, antialias=False),
+        window.RESIZE: lambda: _resize_and_cut(region, shape, sampling[2], sampling[3]),
         window.RESAMPLE: lambda: _resample(region, shape, sampling[2], sampling[3]),
     }
     return tf.switch_case(method, branches)
+
+
+def _resize_and_cut(region, shape, offset, scaled):
+    """Resizes a whole image [Y, X, 3] to the size `scaled` and cuts the window at `offset` out of it."""
+    offset, scaled = tf.cast(offset, tf.int32), tf.cast(scaled, tf.int32)
+    # float32 first: the kernels would convert each pixel four times.
+    whole = tf.image.resize(tf.cast(region, tf.float32), scaled, antialias=False)
+    begin, size = tf.concat([offset, [0]], 0), tf.concat([shape, [3]], 0)
+    return tf.ensure_shape(tf.slice(whole, begin, size), [None, None, 3])
 
 
 def _resample(region, shape, first, last):

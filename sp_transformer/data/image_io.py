@@ -50,13 +50,15 @@ def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray
     """
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
-            image = ImageOps.exif_transpose(image)
+            # Each of the two copies the image even where there is nothing to do.
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
             if image.mode == "P" and "transparency" in image.info:
                 # Straight to RGB gives the same colours and a warning.
                 image = image.convert("RGBA")
-            return np.array(image.convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _READ_ERRORS as error:
         raise _unreadable("image", path, error, data) from error
 

@@ -14,9 +14,12 @@ import hashlib
 import json
 import math
 import multiprocessing
+import multiprocessing.connection
+import os
 import pathlib
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -418,6 +421,13 @@ def _run(work, tasks, num_workers, report):
 def _initialize_worker(counter):
     global _counter
     _counter = counter
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    """Ends this worker when the process that started it is gone, however that ended; a worker would wait for ever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _call(work, task):

@@ -13,9 +13,13 @@ import math
 
 import numpy as np
 
-# What has to be done to a region to make it the window: nothing but a cast, a resize of all of it, or
+# What has to be done to a region to make it the window: nothing but a cast, a resize of all of it and a cut, or
 # resampling at an offset of less than a pixel.
 COPY, RESIZE, RESAMPLE = range(3)
+
+# TensorFlow resizes 2.5 times as many pixels in the time in which it resamples at an offset: so much larger than the
+# window may the scaled image be. Depends on sizes alone, so that every source gives the same pixels.
+_RESIZED_PER_RESAMPLED = 2.5
 
 # Pixels that a region holds beyond the two that bilinear sampling mixes: float32 may round the
 # position of the outermost sample beyond them.
@@ -87,9 +91,12 @@ class Window:
     def sampling(self):
         """Returns what `augmentation.scale_window` has to know: float64 [4, 2].
 
-        The method (twice), h' and w', and the position in the padded region of the first and of the
-        last sample of each axis, in pixels between centres.
+        The method (twice); h' and w'; and for RESAMPLE the position in the padded region of the first and of the last
+        sample of each axis, in pixels between centres, for the others `offset` and `scaled`.
         """
+        if self.method != RESAMPLE:
+            rows = [[self.method] * 2, self.shape, self.offset, self.scaled]
+            return np.array(rows, np.float64)
         first, last = (
             [
                 (offset + shift + 0.5) * size / scaled - 0.5 - region + before
@@ -129,7 +136,7 @@ def place_window(size, scale, position, crop_size) -> Window:
     if scaled == size:
         nothing = (0, 0)
         return Window(size, scaled, offset, shape, COPY, offset, shape, nothing, nothing)
-    if shape == scaled:
+    if math.prod(scaled) <= _RESIZED_PER_RESAMPLED * math.prod(shape):
         nothing = (0, 0)
         return Window(size, scaled, offset, shape, RESIZE, nothing, size, nothing, nothing)
     axes = [_region(*axis) for axis in zip(size, scaled, offset, shape, strict=True)]

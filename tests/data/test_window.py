@@ -73,6 +73,9 @@ def test_regions_are_no_larger_than_needed():
     assert place.method == window.COPY and place.region_shape == (512, 512)
     place = window.place_window((1024, 2048), 0.5, (0.5, 0.5), (1024, 2048))
     assert place.method == window.RESIZE and place.region_shape == (1024, 2048)
+    # A little larger than the window: faster resized whole and cut.
+    place = window.place_window((1024, 2048), 1.4, (0.5, 0.5), (1024, 2048))
+    assert place.method == window.RESIZE and place.region_shape == (1024, 2048)
 
 
 def test_training_reads_regions_and_shows_the_same(make_config, array_source):
@@ -105,7 +108,7 @@ def test_training_reads_regions_and_shows_the_same(make_config, array_source):
     for a, b in batches:
         assert all(np.array_equal(a[key], b[key]) for key in ("image", "label"))
     mean_pixels = np.mean([height * width for height, width in SIZES])
-    assert cutting.pixels < 0.7 * len(whole.reads) * mean_pixels
+    assert cutting.pixels < 0.9 * len(whole.reads) * mean_pixels
 
 
 def test_augment_is_the_window_of_the_whole_image(array_source):

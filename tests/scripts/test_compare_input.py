@@ -90,3 +90,10 @@ def test_both_are_timed_and_written(scripts, config_file, tmp_path, capsys):
         compared = [r for r in report["rows"] if r["pipeline"] == pipeline and "ratios" in r]
         assert [row["step"] for row in compared] == ["decode", "whole"]
     assert "times as long as ours" in capsys.readouterr().out
+    values["steps"].value = ["read", "decode"]
+    assert scripts.compare_input.main(values) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["step"] for row in report["rows"]} == {"read", "decode"}
+    values["steps"].value = ["decode"]
+    with pytest.raises(ValueError, match="decode without read"):
+        scripts.compare_input.main(values)
