@@ -102,7 +102,11 @@ class Hypercolumn(keras.layers.Layer):
         """`total`, which may be None, plus an endpoint of at most the output's stride."""
         factor = self.output_stride // stride
         sizes = features.shape[1:3]
-        if self.as_written or any(side is not None and side % factor for side in sizes):
+        fits = all(
+            side is None or not isinstance(target, int) or side == target * factor
+            for side, target in zip(sizes, size, strict=True)
+        )
+        if self.as_written or not fits:
             features = resize_bilinear(projection(norm(features)), size)
             return features if total is None else total + features
         hidden = projection.hidden_units_of(norm(sample_for_reduction(features, factor)))

@@ -133,15 +133,12 @@ def _attend_to_pixels_fold(queries, keys, values, grid):
     largest = windows.fold_max(ops.expand_dims(ops.max(logits, axis=2), -1), heads)
     largest = ops.swapaxes(windows.gather(largest, heads), 2, 3)
     weights = ops.exp(logits - ops.stop_gradient(largest))
-    # Rounded once, so that numerator and denominator see the same weights in bfloat16.
+    total = windows.fold(ops.expand_dims(ops.sum(weights, axis=2), -1), heads)
+    # Divided in front of the product: in bfloat16 that rounds what `gather` rounds, and nothing else. Slots outside the
+    # grid get a weight of zero.
+    weights *= ops.swapaxes(windows.gather(1.0 / total, heads), 2, 3)
     weights = ops.cast(weights, values.dtype)
-    total = ops.sum(ops.cast(weights, "float32"), axis=2)
-    total = windows.fold(ops.expand_dims(total, -1), heads)
-    weighted = windows.fold(ops.matmul(ops.swapaxes(weights, 2, 3), values), heads)
-    shape = ops.shape(weighted)
-    weighted = ops.reshape(ops.cast(weighted, "float32"), [*shape[:2], heads, values.shape[-1]])
-    attended = weighted / ops.expand_dims(total, -1)
-    return ops.cast(ops.reshape(attended, shape), values.dtype)
+    return windows.fold(ops.matmul(ops.swapaxes(weights, 2, 3), values), heads)
 
 
 def _attend_to_pixels_gather(queries, keys, values, grid):

@@ -111,14 +111,15 @@ class Neighborhood:
 
     def _fold(self, windows, heads):
         flat, index, exists = self._slots(windows, heads)
-        # Slot by slot: one gather of all slots and a sum over them would write and read everything once more.
+        # Slot by slot: one gather of all slots and a sum over them would write and read everything once more. In
+        # float32, as a reduction would.
         total = None
         for slot in range(index.shape[-1]):
-            part = ops.take(flat, index[:, slot], axis=1)
+            part = ops.cast(ops.take(flat, index[:, slot], axis=1), "float32")
             if not (self.static and exists[:, slot].all()):
                 part *= ops.expand_dims(ops.cast(exists[:, slot], part.dtype), -1)
             total = part if total is None else total + part
-        return self._join_heads(total, heads)
+        return self._join_heads(ops.cast(total, windows.dtype), heads)
 
     def _join_heads(self, x, heads):
         return ops.reshape(x, [ops.shape(x)[0], self.cells, heads * x.shape[-1]])
