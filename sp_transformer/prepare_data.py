@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from sp_transformer import command_line
 
-# As sp_transformer.data.preparation.ENCODINGS, which imports more than a faulty flag should wait for.
+# As sp_transformer.data.preparation_plan.ENCODINGS, which imports more than a faulty flag should wait for.
 ENCODINGS = ("auto", "tiles", "png", "webp", "jpeg")
 _MEGABYTE = 1e6
 
@@ -88,7 +88,7 @@ def main(values: flags.FlagValues) -> int:
 
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from sp_transformer.data import preparation
+    from sp_transformer.data import preparation, preparation_plan, verification
 
     workers = values.num_workers or _cores()
     splits = tuple(values.splits or ())
@@ -112,12 +112,12 @@ def main(values: flags.FlagValues) -> int:
     if not values.verify:
         return 0
     with _Progress("verifying") as progress:
-        faults = preparation.verify(config.data, values.output_dir, splits, workers, progress)
+        faults = verification.verify(config.data, values.output_dir, splits, workers, progress)
     for fault in faults:
         print(f"DIFFERS: {fault}")
     if faults:
         return 1
-    compared = "labels and sizes" if values.encoding in preparation.LOSSY else "every pixel"
+    compared = "labels and sizes" if values.encoding in preparation_plan.LOSSY else "every pixel"
     print(f"Verified: {compared} of every image equal the source's, every file its checksum.")
     return 0
 

@@ -106,9 +106,9 @@ def test_faults_of_flags_are_found_before_tensorflow_is_imported(tmp_path):
 
 
 def test_encodings_of_the_flag_are_those_there_are():
-    from sp_transformer.data import preparation
+    from sp_transformer.data import preparation_plan
 
-    assert prepare_data.ENCODINGS == preparation.ENCODINGS
+    assert prepare_data.ENCODINGS == preparation_plan.ENCODINGS
 
 
 def test_missing_data_are_named(tmp_path):

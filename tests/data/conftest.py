@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 from sp_transformer.config.label_map import LabelMap
+from sp_transformer.data import preparation
 from sp_transformer.data.source import Source
 from sp_transformer.protos import data_pb2, experiment_pb2
+
+from . import official
 
 
 class ArraySource(Source):
@@ -90,3 +93,27 @@ def make_config():
         return config
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cityscapes(tmp_path_factory):
+    """DataOptions of Cityscapes archives: 6 images in train, 3 in val and in test."""
+    root = tmp_path_factory.mktemp("official")
+    official.write_cityscapes_zips(root, official.cityscapes_files())
+    return data_pb2.DataOptions(dataset="cityscapes", data_dir=str(root))
+
+
+@pytest.fixture(scope="session")
+def ade20k(tmp_path_factory):
+    """DataOptions of the ADE20K archive: 4 images in train, 2 in val."""
+    root = tmp_path_factory.mktemp("official")
+    official.write_ade20k_zips(root, official.ade20k_files())
+    return data_pb2.DataOptions(dataset="ade20k", data_dir=str(root))
+
+
+@pytest.fixture(scope="session")
+def prepared(cityscapes, tmp_path_factory):
+    """A folder of records of `cityscapes` in 2 shards a split, which tests must not change."""
+    output = str(tmp_path_factory.mktemp("records") / "cityscapes")
+    preparation.prepare(cityscapes, output, num_shards=2)
+    return output

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from sp_transformer.config import load_config
+from sp_transformer.config import derived, load_config
 from sp_transformer.data import augmentation, preparation, resize
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
@@ -66,7 +66,7 @@ def test_both_are_timed_and_written(scripts, config_file, tmp_path, capsys):
     config = load_config(config_file)
     preparation.prepare(config.data, str(tmp_path / "ours"), ["train"])
     preparation.prepare(config.data, str(tmp_path / "pngs"), ["train"], encoding="png")
-    names = preparation.derived.data_label_map(config.data).names
+    names = derived.data_label_map(config.data).names
     classes = " ".join(f'classes {{ name: "{name}" color: "#102030" }}' for name in names)
     values = flags.FlagValues()
     scripts.compare_input.define_flags(values)
