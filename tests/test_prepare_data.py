@@ -127,9 +127,13 @@ def test_missing_data_are_named(tmp_path):
         prepare_data.main(parse(*arguments, "--splits="))
 
 
+def _common(config, data_dir):
+    return [f"--config_file={config}", f"--data_dir={data_dir}", f"--override={SMALL}"]
+
+
 def _train_and_score(config, data_dir, folder):
     """Trains 20 steps and evaluates; returns the metrics."""
-    common = [f"--config_file={config}", f"--data_dir={data_dir}", f"--override={SMALL}"]
+    common = _common(config, data_dir)
     run("train", *common, f"--model_dir={folder / 'run'}", "--mode=train")
     scores = [f"--model_dir={folder / 'run'}", f"--output_dir={folder / 'scores'}"]
     run("evaluate", *common, *scores)
@@ -137,10 +141,23 @@ def _train_and_score(config, data_dir, folder):
     return {key: metrics[key] for key in ("step", "num_images", "confusion_matrix")}
 
 
+def _inspect(config, data_dir, folder):
+    """Inspects, which finds nothing; returns what each split holds, as report.json says it."""
+    output = folder / "inspection"
+    common = _common(config, data_dir)
+    # Ends with exit code 0: neither faults nor doubts.
+    assert "No faults and no doubts." in run("inspect_data", *common, f"--output_dir={output}")
+    report = json.loads((output / "report.json").read_text())
+    assert report["exit_code"] == 0 and (output / "contact_sheet.png").exists()
+    keys = ("split", "num_images", "sizes", "color_mean", "classes", "ignored_share")
+    return [{key: split[key] for key in keys} for split in report["splits"]]
+
+
 def _camvid_files(official):
     files = {}
-    for split, count in (("train", 6), ("val", 2)):
-        for number in range(count):
+    # None of val shows what train shows, which inspection would notice.
+    for split, numbers in (("train", range(6)), ("val", range(6, 8))):
+        for number in numbers:
             image, ids = official.scene(number, (64, 96), np.arange(12, dtype=np.uint8))
             files[f"{split}/0001TP_{number:06d}.png"] = official.encoded(image)
             files[f"{split}annot/0001TP_{number:06d}.png"] = official.encoded(ids)
@@ -150,7 +167,8 @@ def _camvid_files(official):
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "camvid"])
 def test_from_official_archives_to_a_score(official, dataset, tmp_path):
-    """Training from the archives and from what is prepared of them differ in the data directory only, and in no bit."""
+    """Inspection, training and evaluation of the archives and of what is prepared of them differ in the data directory
+    only, and in no bit."""
     data, prepared = tmp_path / "data", tmp_path / "prepared"
     config = f"configs/{dataset}/resnet50.textproto"
     if dataset == "cityscapes":
@@ -162,10 +180,10 @@ def test_from_official_archives_to_a_score(official, dataset, tmp_path):
         config = "configs/camvid/resnet18.textproto"
     prepare = [f"--config_file={config}", f"--data_dir={data}", f"--output_dir={prepared}"]
     assert "Verified" in run("prepare_data", *prepare, "--verify", "--num_workers=2")
-    scores = [
-        _train_and_score(config, data_dir, tmp_path / name)
-        for name, data_dir in (("from_data", data), ("from_records", prepared))
-    ]
+    sides = [(data, tmp_path / "from_data"), (prepared, tmp_path / "from_records")]
+    found = [_inspect(config, data_dir, folder) for data_dir, folder in sides]
+    assert found[0] == found[1]
+    scores = [_train_and_score(config, data_dir, folder) for data_dir, folder in sides]
     assert scores[0] == scores[1]
     assert scores[0]["step"] == 20 and np.sum(scores[0]["confusion_matrix"]) > 0
 

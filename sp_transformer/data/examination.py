@@ -70,11 +70,16 @@ def examine(source, index, label_map) -> Examination:
       label_map: a LabelMap.
     """
     found = Examination(index, source.name(index))
-    if all(hasattr(source, name) for name in _FILE_METHODS):
+    if has_files(source):
         _examine_files(source, index, label_map, found)
     else:
         _examine_example(source, index, label_map, found)
     return found
+
+
+def has_files(source) -> bool:
+    """Whether a source's labels are looked at as files hold them; else as train ids, which need no map any more."""
+    return all(hasattr(source, name) for name in _FILE_METHODS)
 
 
 def _examine_files(source, index, label_map, found):

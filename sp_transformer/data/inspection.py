@@ -49,7 +49,7 @@ class SplitReport:
 
     Attributes:
       split: its name; num_images: how many it has, without those that miss a partner.
-      label_map: the LabelMap.
+      label_map: the LabelMap; without id_map where the source gives train ids.
       examined: Examinations, in the source's order, of the images that were looked at.
       unpaired: FileFaults of files without partner.
       suggestion: what the ids probably mean, where they do not fit.
@@ -207,6 +207,9 @@ def examine_all(source, indices, label_map, workers=0, progress=None):
 
 def report_of(split, source, examined, label_map) -> SplitReport:
     """Sums up Examinations of one split's source."""
+    if not examination.has_files(source):
+        # Its ids, those of records for one, have been mapped.
+        label_map = dataclasses.replace(label_map, id_map={}, ignore_unlisted_ids=False)
     report = SplitReport(
         split, len(source), label_map, source.has_labels, examined, list(source.left_out)
     )

@@ -5,7 +5,7 @@ import pytest
 
 from sp_transformer.config import label_map as label_maps
 from sp_transformer.config import loading
-from sp_transformer.data import inspection, pipeline, skipping, sources
+from sp_transformer.data import inspection, pipeline, preparation, skipping, sources
 from sp_transformer.protos import experiment_pb2
 
 from . import official
@@ -70,6 +70,24 @@ def test_faults_are_found_and_skipped(tmp_path, dataset, form):
     list(pipeline.with_plain_errors(dataset_of_train.take(len(source))))
     assert len(skipped.reasons()) == 3
     assert all(file in skipped.message() for file in faults.values())
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes", "ade20k"])
+def test_records_hold_what_the_archives_do(tmp_path, dataset):
+    # So large that every id occurs.
+    config = _config(
+        dataset, _write(dataset, tmp_path / "data", FILES[dataset](size=(64, 80)), "zips")
+    )
+    of_files = inspection.inspect(config, ["train", "val"])
+    preparation.prepare(config.data, str(tmp_path / "records"))
+    config.data.data_dir = str(tmp_path / "records")
+    of_records = inspection.inspect(config, ["train", "val"])
+    # Their train ids are not taken for ids of the files that the map expects.
+    assert not of_records.faults and not of_records.doubts
+    for files, records in zip(of_files.splits, of_records.splits, strict=True):
+        assert np.array_equal(files.train_counts(), records.train_counts())
+        assert max(records.id_counts()) == 255 and not records.label_map.id_map
+        assert np.array_equal(files.color_mean_std(), records.color_mean_std())
 
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k"])
