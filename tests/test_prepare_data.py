@@ -167,8 +167,7 @@ def _camvid_files(official):
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k", "camvid"])
 def test_from_official_archives_to_a_score(official, dataset, tmp_path):
-    """Inspection, training and evaluation of the archives and of what is prepared of them differ in the data directory
-    only, and in no bit."""
+    """Archives and what is prepared of them are inspected, trained on and scored alike: in no bit do they differ."""
     data, prepared = tmp_path / "data", tmp_path / "prepared"
     config = f"configs/{dataset}/resnet50.textproto"
     if dataset == "cityscapes":

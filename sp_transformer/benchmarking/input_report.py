@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from sp_transformer.benchmarking import environment, report, rules, timing
-from sp_transformer.data import augmentation, pipeline, sources
+from sp_transformer.data import augmentation, pipeline, sources, window_reader
 
 READ, DECODE, SCALE = "read", "decode", "scale and crop"
 FINISH, COLOUR = "flip, pad and batch", "colour"
@@ -163,7 +163,7 @@ def _examples(config, source, images, step):
 
 
 def _fetched(config, source, index, seed):
-    reader = pipeline.WindowReader(source, config.data, _crop_size(config))
+    reader = window_reader.WindowReader(source, config.data, _crop_size(config))
     whole = _reads_whole(config)
 
     def fetch(index, scale, position):
@@ -184,7 +184,7 @@ def _file(config, source, index, seed):
 
 
 def _decoded(config, source, index, seed):
-    reader = pipeline.WindowReader(source, config.data, _crop_size(config))
+    reader = window_reader.WindowReader(source, config.data, _crop_size(config))
     whole = _reads_whole(config)
 
     def decode(index, scale, position):
@@ -199,7 +199,7 @@ def _decoded(config, source, index, seed):
 
 
 def _scaled(config, source, index, seed):
-    reader = pipeline.WindowReader(source, config.data, _crop_size(config))
+    reader = window_reader.WindowReader(source, config.data, _crop_size(config))
     types = [tf.uint8, tf.int32, tf.float64]
     region, label, sampling = _numpy(reader.read_window, config, index, seed, types)
     region = tf.ensure_shape(region, [None, None, 3])

@@ -21,8 +21,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.config import derived, resizing
-from sp_transformer.data import augmentation, data_service, resize, skipping, window
+from sp_transformer.config import derived
+from sp_transformer.data import augmentation, data_service, skipping, window_reader
 
 # Told apart so that the order and the augmentation of one number never share random bits.
 _ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
@@ -63,7 +63,7 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
     ignore_label = derived.label_map(config).ignore_label
     global_batch = config.training.batch_size
     first, share, batch = _share_of_batch(global_batch, input_context)
-    reader = WindowReader(source, data, crop_size, skipped)
+    reader = window_reader.WindowReader(source, data, crop_size, skipped)
     read_window = data_service.python_op(
         config, reader.read_window, [tf.uint8, tf.int32, tf.float64]
     )
@@ -107,7 +107,7 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
 def register_reader(config, source, skipped=None) -> None:
     """Lets this process, a worker of the tf.data service, read for those that train by `config`."""
     crop_size = (config.data.crop_height, config.data.crop_width)
-    reader = WindowReader(source, config.data, crop_size, skipped)
+    reader = window_reader.WindowReader(source, config.data, crop_size, skipped)
     data_service.register_reader(config, reader.read_window)
 
 
@@ -310,75 +310,6 @@ def _check_source(source, purpose):
             f"the split for {purpose} has no labels (first image: {source.name(0)}); add globs of "
             "labels to it in data.folder.splits or choose a split that has them"
         )
-
-
-class WindowReader:
-    """Reads the windows that training shows; remembers whole examples if the config asks for it.
-
-    Threads that miss the same index at once read it twice and store equal arrays, which is harmless
-    and cheaper than a lock around reading.
-    """
-
-    def __init__(self, source, data_options, crop_size, skipped=None):
-        self._source = source
-        self._data_options = data_options
-        self._crop_size = crop_size
-        self._skipped = (skipped or skipping.SkippedFiles()) if data_options.skip_corrupt else None
-        self._cache = {} if data_options.cache_in_memory else None
-        # What is resized first, or remembered, has to be whole.
-        self._reads_whole = self._cache is not None or resizing.resizes(data_options)
-
-    def read_window(self, index, scale, position):
-        """Reads what one training example shows of an image; with `skip_corrupt` perhaps of the next one.
-
-        Args:
-          index: of the image in the source.
-          scale, position: as `window.place_window` takes them.
-
-        Returns:
-          uint8 [?, ?, 3], int32 [h', w'] and float64 [4, 2], as `augmentation.augment_window` takes them.
-        """
-        _, read = skipping.usable(
-            self._source,
-            int(index),
-            lambda candidate: self._read_window(candidate, scale, position),
-            self._skipped,
-        )
-        return read
-
-    def _read_window(self, index, scale, position):
-        if self._reads_whole:
-            image, label = self._read_whole(index)
-            place = window.place_window(label.shape, scale, position, self._crop_size)
-            image, label = place.cut(image), place.cut(label)
-        else:
-            placed, choose = self.chooser(scale, position)
-            image, label = self._source.read_region(index, choose)
-            (place,) = placed
-        image = np.ascontiguousarray(place.pad_region(image))
-        return image, place.sample_label(label).astype(np.int32), place.sampling()
-
-    def chooser(self, scale, position):
-        """Returns what `Source.read_region` asks for a part, and the list that it leaves its Window in."""
-        placed = []
-
-        def choose(*size):
-            place = window.place_window(size, scale, position, self._crop_size)
-            placed.append(place)
-            return *place.region, *place.region_shape
-
-        return placed, choose
-
-    def _read_whole(self, index):
-        """Returns uint8 [Y, X, 3] and integer [Y, X] of the example, resized as the config says."""
-        example = self._cache.get(index) if self._cache is not None else None
-        if example is None:
-            image, label = self._source.read(index)
-            size = resize.target_size(*image.shape[:2], self._data_options)
-            example = resize.resize_image(image, size), resize.resize_label(label, size)
-            if self._cache is not None:
-                self._cache[index] = example
-        return example
 
 
 def _read_in_order(source, indices, workers, skipped):
