@@ -12,6 +12,7 @@ R and C may be Python ints or scalar tensors (images of any size in an exported 
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -112,10 +113,11 @@ class Neighborhood:
     def _fold(self, windows, heads):
         flat, index, exists = self._slots(windows, heads)
         # Slot by slot: one gather of all slots and a sum over them would write and read everything once more. In
-        # float32, as a reduction would.
+        # float32 at least, as a reduction would.
+        precision = keras.backend.result_type(windows.dtype, "float32")
         total = None
         for slot in range(index.shape[-1]):
-            part = ops.cast(ops.take(flat, index[:, slot], axis=1), "float32")
+            part = ops.cast(ops.take(flat, index[:, slot], axis=1), precision)
             if not (self.static and exists[:, slot].all()):
                 part *= ops.expand_dims(ops.cast(exists[:, slot], part.dtype), -1)
             total = part if total is None else total + part
