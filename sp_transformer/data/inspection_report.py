@@ -109,35 +109,29 @@ def _is_unknown(file_id, label_map):
 
 
 def _fault_lines(report):
-    by_kind = collections.defaultdict(list)
-    for fault in report.faults:
-        by_kind[fault.kind].append(fault)
-    if not by_kind:
-        return ["no faults"]
-    lines = []
-    for kind, title in KINDS.items():
-        faults = by_kind.get(kind, [])
-        if faults:
-            lines.append(f"FAULT {title}: {len(faults)}")
-            lines += [f"  {fault}" for fault in faults[:_LISTED]]
-            if len(faults) > _LISTED:
-                lines.append(f"  and {len(faults) - _LISTED} more, all in {REPORT_JSON}")
-    return lines
+    faults = [(fault.kind, str(fault)) for fault in report.faults]
+    return _lines_by_kind("FAULT", KINDS, faults) or ["no faults"]
 
 
 def _doubt_lines(doubts):
-    by_kind = collections.defaultdict(list)
-    for doubt in doubts:
-        by_kind[doubt.kind].append(doubt)
-    lines = []
-    for kind, title in inspection.DOUBTS.items():
-        found = by_kind.get(kind, [])
-        if found:
-            lines.append(f"DOUBT {title}: {len(found)}")
-            lines += [f"  {doubt.text}" for doubt in found[:_LISTED]]
-            if len(found) > _LISTED:
-                lines.append(f"  and {len(found) - _LISTED} more, all in {REPORT_JSON}")
+    lines = _lines_by_kind("DOUBT", inspection.DOUBTS, [(x.kind, x.text) for x in doubts])
     return [*lines, ""] if lines else []
+
+
+def _lines_by_kind(word, titles, found):
+    """Lines of all (kind, text), those of a kind under its title, in the order of {kind: title}."""
+    by_kind = collections.defaultdict(list)
+    for kind, text in found:
+        by_kind[kind].append(text)
+    lines = []
+    for kind, title in titles.items():
+        texts = by_kind.get(kind, [])
+        if texts:
+            lines.append(f"{word} {title}: {len(texts)}")
+            lines += [f"  {text}" for text in texts[:_LISTED]]
+            if len(texts) > _LISTED:
+                lines.append(f"  and {len(texts) - _LISTED} more, all in {REPORT_JSON}")
+    return lines
 
 
 def _conclusion(found):
