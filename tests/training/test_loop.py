@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from sp_transformer.model import weights
-from sp_transformer.training import loop, run_directory, train_step
+from sp_transformer.training import loop, run_directory
 
 
 def loss_curve(model_dir):
@@ -391,23 +391,3 @@ def test_two_replicas_equal_one_device(make_run, tmp_path, config):
     for name in one.keys() - {"backbone/conv/bias"}:
         if "moving" not in name:
             np.testing.assert_allclose(one[name], two[name], atol=2e-3, err_msg=name)
-
-
-def test_refuses_what_a_strategy_cannot_do(make_run, tmp_path, config):
-    class FourReplicas:
-        num_replicas_in_sync = 4
-
-    config.training.batch_size = 6
-    with pytest.raises(ValueError, match=r"6 does not divide by the 4 replicas.*4 and 8"):
-        train_step.TrainLoop(None, None, config.training, 255, FourReplicas())
-    config.training.batch_size = 8
-    config.training.jit_compile = True
-    with pytest.raises(ValueError, match="jit_compile works on one device"):
-        train_step.TrainLoop(None, None, config.training, 255, FourReplicas())
-    config.training.jit_compile = False
-
-    class Optimizer:
-        _distribution_strategy = None
-
-    with pytest.raises(ValueError, match="scope"):
-        train_step.TrainLoop(None, Optimizer(), config.training, 255, FourReplicas())
