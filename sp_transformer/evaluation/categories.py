@@ -26,9 +26,7 @@ def category_matrix(names, confusion: ConfusionMatrix) -> tuple[list[str], Confu
     Returns:
       Names of the categories and their matrix; None for other classes.
     """
-    groups = {
-        name: group for group, members in enumerate(_CITYSCAPES.values()) for name in members
-    }
+    groups = {name: group for group, members in enumerate(_CITYSCAPES.values()) for name in members}
     if set(names) != set(groups):
         return None
     return list(_CITYSCAPES), confusion.grouped([groups[name] for name in names], len(_CITYSCAPES))

@@ -165,7 +165,7 @@ def check_maps(labels, predictions, num_classes: int, ignore_label: int) -> None
         if values.size == 0:
             continue
         extremes = (int(values.min()), int(values.max()))
-        if 0 <= extremes[0] and extremes[1] < num_classes:
+        if extremes[0] >= 0 and extremes[1] < num_classes:
             continue
         kept = values[values != ignore_label]
         for value in (int(kept.min()), int(kept.max())) if kept.size else ():
