@@ -235,3 +235,4 @@ def _check_evaluation(faults, evaluation):
     checks.positive(faults, "evaluation.batch_size", evaluation.batch_size)
     checks.not_negative(faults, "evaluation.max_images", evaluation.max_images, "all images")
     checks.not_negative(faults, "evaluation.pictures", evaluation.pictures, "no pictures")
+    checks.positive(faults, "evaluation.poll_interval_seconds", evaluation.poll_interval_seconds)

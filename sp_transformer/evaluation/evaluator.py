@@ -5,21 +5,18 @@ Shapes: b images of one batch; Y, X an image's own height and width; K classes.
 
 import json
 import os
-import pathlib
 import time
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from sp_transformer.config import derived
-from sp_transformer.data import drawing, pipeline, skipping, sources
+from sp_transformer.data import drawing, pipeline, skipping, sources, storage
 from sp_transformer.evaluation import metrics
 from sp_transformer.model import inference as inference_lib
 
 METRICS_FILE = "metrics.json"
 _SECONDS_BETWEEN_PROGRESS_LINES = 10.0
-_BOUNDARY_COLOR = (255, 255, 0)
 
 
 def evaluate(
@@ -57,7 +54,7 @@ def evaluate(
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
         image) an image and its label differ in size or a label is neither a class nor ignored.
     """
-    output_dir = pathlib.Path(output_dir)
+    output_dir = os.fspath(output_dir)
     label_map = derived.label_map(config)
     split = config.data.eval_split
     source = sources.create_source(config.data, split)
@@ -72,6 +69,7 @@ def evaluate(
     inference = inference or inference_lib.Inference(model, config.data)
     confusion = metrics.ConfusionMatrix(len(label_map.names), label_map.ignore_label)
     expected = min(len(source), options.max_images or len(source))
+    drawn = set(drawing.evenly_spaced(expected, options.pictures))
     num_images = 0
     start = last_line = time.monotonic()
     skipped = skipping.SkippedFiles(source.left_out)
@@ -87,10 +85,10 @@ def evaluate(
                 confusion.update(label, prediction)
             except ValueError as error:
                 raise ValueError(f"image {name!r} of split {split!r}: {error}") from error
-        if summary_writer is not None and num_images < options.pictures:
-            wanted = min(options.pictures - num_images, len(names))
+        chosen = [i for i in range(len(names)) if num_images + i in drawn]
+        if summary_writer is not None and chosen:
             with summary_writer.as_default(step=step or 0):
-                _write_pictures(inference, batch, names[:wanted], label_map)
+                _write_pictures(inference, batch, names, chosen, label_map)
         num_images += len(names)
         now = time.monotonic()
         if now - last_line >= _SECONDS_BETWEEN_PROGRESS_LINES:
@@ -129,7 +127,7 @@ def evaluate(
     }
     if skipped.reasons():
         results["skipped_files"] = skipped.reasons()
-    write_json(output_dir / METRICS_FILE, results)
+    write_json(storage.join(output_dir, METRICS_FILE), results)
     print(format_table(label_map.names, confusion, num_images), flush=True)
     if summary_writer is not None:
         _write_scalars(summary_writer, results, step or 0)
@@ -157,14 +155,10 @@ def format_table(names, confusion: metrics.ConfusionMatrix, num_images: int) -> 
 
 def write_json(path, contents: dict) -> None:
     """Writes JSON so that a reader finds the old file or the new one, never half of it."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(contents, indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = os.fspath(path)
+    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
+    storage.make_folder(os.path.dirname(path) or ".")
+    storage.write_file(path, text.encode())
 
 
 def _percent(value) -> str:
@@ -181,23 +175,17 @@ def _write_scalars(summary_writer, results: dict, step: int) -> None:
     summary_writer.flush()
 
 
-def _write_pictures(inference, batch: dict, names: list[str], label_map) -> None:
-    """Image, truth, prediction and superpixels side by side; a summary an image: sizes differ."""
-    images = batch["image"][: len(names)]
+def _write_pictures(inference, batch: dict, names: list[str], chosen: list[int], label_map) -> None:
+    """Image, truth, prediction and superpixels in one picture; a summary an image: sizes differ."""
+    images = tf.gather(batch["image"], chosen)
+    labels = tf.gather(batch["label"], chosen).numpy()
     predictions, superpixels = inference.labels_and_superpixels(images)
-    for name, image, label, prediction, ids in zip(
-        names,
-        images.numpy(),
-        batch["label"][: len(names)].numpy(),
-        predictions.numpy(),
-        superpixels.numpy(),
-        strict=True,
-    ):
-        panels = [
-            image,
-            drawing.colorize(label, label_map),
-            drawing.colorize(prediction, label_map),
-            drawing.draw_boundaries(image, ids, _BOUNDARY_COLOR),
-        ]
-        picture = np.asarray(drawing.side_by_side(panels))
-        tf.summary.image(f"pictures/{name}", picture[None])
+    for place, number in enumerate(chosen):
+        picture = drawing.example_picture(
+            images[place].numpy(),
+            labels[place],
+            predictions[place].numpy(),
+            superpixels[place].numpy(),
+            label_map,
+        )
+        tf.summary.image(f"pictures/{names[number]}", picture[None])

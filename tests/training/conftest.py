@@ -21,6 +21,7 @@ class TinyBackbone(keras.layers.Layer):
         self.norm = keras.layers.BatchNormalization(synchronized=True)
 
     def call(self, images, training=False):
+        images = keras.ops.cast(images, self.compute_dtype)
         return self.norm(self.conv(images / 127.5 - 1.0), training=training)
 
 
