@@ -160,14 +160,29 @@ class TrainingRun:
         self._strategy = strategy or tf.distribute.get_strategy()
         self._workers = workers.Workers(self._strategy)
         self.is_chief = self._workers.is_chief
-        label_map = derived.label_map(config)
+        self._lock = None
+        if self.is_chief:
+            # Before anything is built for it: a directory that cannot be had should cost seconds.
+            files.make_folder(self._model_dir)
+            self._lock = run_lock.RunLock(self._model_dir, "trains")
+        try:
+            self._build(build_model)
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, build_model):
+        """Builds model, optimizer and step, and what saves them."""
+        options = self._options
         # The weights, and the seeds of dropout and drop path, are drawn from the global generators.
-        keras.utils.set_random_seed(self._options.seed % 2**32)
+        keras.utils.set_random_seed(options.seed % 2**32)
         with self._strategy.scope():
-            self.model = build_model(config)
-            self._optimizer = optimizer.create_optimizer(self._options, self.model)
+            self.model = build_model(self._config)
+            self._optimizer = optimizer.create_optimizer(options, self.model)
+            ignore_label = derived.label_map(self._config).ignore_label
             self._loop = train_step.TrainLoop(
-                self.model, self._optimizer, self._options, label_map.ignore_label, self._strategy
+                self.model, self._optimizer, options, ignore_label, self._strategy
             )
         # Sum and number of the losses since the last log interval's end: saved, so that a resumed
         # run logs the same means.
@@ -176,20 +191,12 @@ class TrainingRun:
             self._model_dir,
             self.model,
             self._optimizer,
-            self._options.checkpoints_to_keep,
+            options.checkpoints_to_keep,
             {"interval_loss": self._interval_loss},
+            writes=self.is_chief,
         )
-        self._lock = None
-        if self.is_chief:
-            files.make_folder(self._model_dir)
-            self._lock = run_lock.RunLock(self._model_dir, "trains")
-        try:
-            self._open(label_map)
-        except BaseException:
-            self.close()
-            raise
 
-    def _open(self, label_map):
+    def _open(self):
         """Checks the directory, restores from it and writes down what goes on in it."""
         resuming = bool(weights.list_checkpoints(self._model_dir))
         run_directory.prepare(self._model_dir, self._config, self.model, resuming, self.is_chief)
@@ -198,16 +205,12 @@ class TrainingRun:
         self._checkpoint = weights.checkpoint_prefix(self._model_dir, self.step) if resuming else ""
         self._reporter = None
         if self.is_chief:
-            run_directory.record_session(
-                self._model_dir,
-                self.step,
-                self._strategy.num_replicas_in_sync,
-                self._workers.count,
-            )
+            replicas = self._strategy.num_replicas_in_sync
+            run_directory.record_session(self._model_dir, self.step, replicas, self._workers.count)
             if self.step < self._options.steps:
                 run_directory.mark_finished(self._model_dir, None)
             self._reporter = reporting.Reporter(
-                self._model_dir, self.model, self._config, label_map, self.step, self._examples
+                self._model_dir, self.model, self._config, self.step, self._examples
             )
 
     def close(self):
@@ -253,6 +256,7 @@ class TrainingRun:
             line.close()
             if self._reporter is not None:
                 self._reporter.close()
+                self._reporter = None
             self.close()
         summary = TrainSummary(
             self.step,

@@ -1,6 +1,7 @@
 """How a run tells where it is: one line for people, and a file of JSON lines for programs."""
 
 import json
+import os
 import time
 
 from sp_transformer.training import files
@@ -113,11 +114,12 @@ class JsonLog:
     """`train/log.jsonl`: one JSON object a log interval, without gaps or repetitions over resumes.
 
     Args:
-      path: the file; its folder exists.
+      path: the file.
       first_step: step that the run starts or resumes at; lines of later steps are dropped.
     """
 
     def __init__(self, path, first_step):
+        files.make_folder(os.path.dirname(path))
         lines = (files.read_text(path) or "").splitlines(keepends=True)
         kept = [line for line in lines if _step_of(line) <= first_step]
         self._lines = files.AppendedLines(path, kept)

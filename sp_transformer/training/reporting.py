@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
+from sp_transformer.config import derived
 from sp_transformer.data import drawing
 from sp_transformer.model import inference as inference_lib
 from sp_transformer.training import files, progress, summaries
@@ -19,18 +20,18 @@ class Reporter:
       model_dir: directory of the run.
       model: the built model.
       config: an ExperimentOptions.
-      label_map: the `LabelMap` that gives the classes their colours.
       first_step: step that this session starts or resumes at.
       examples: function that gives the examples to draw, {"image": uint8 [Y,X,3], "label": integer
         [Y,X]}; called at the first drawing.
     """
 
-    def __init__(self, model_dir, model, config, label_map, first_step, examples):
+    def __init__(self, model_dir, model, config, first_step, examples):
         folder = os.path.join(model_dir, "train")
         files.make_folder(folder)
         self._batch_size = config.training.batch_size
         self._log = progress.JsonLog(os.path.join(folder, "log.jsonl"), first_step)
         inference = inference_lib.Inference(model, config.data)
+        label_map = derived.label_map(config)
         self._summaries = summaries.TrainSummaries(folder, inference, label_map, first_step)
         self._make_examples = examples
         self._examples = None

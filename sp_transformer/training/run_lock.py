@@ -222,7 +222,7 @@ def _machine():
     A host's name does not tell: containers may share it, and then have processes of their own.
     """
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:

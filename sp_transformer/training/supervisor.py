@@ -86,7 +86,7 @@ def report_progress(step):
     if path:
         # The supervisor only counts restarts by it; the run must not fail of it.
         with contextlib.suppress(OSError):
-            pathlib.Path(path).write_text(str(step), encoding="ascii")
+            pathlib.Path(path).write_text(str(step), encoding="utf-8")
 
 
 class _Forwarding:
