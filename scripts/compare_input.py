@@ -103,7 +103,8 @@ def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
     """
     import ordinary_input
 
-    from sp_transformer.benchmarking import environment, input_report, rules, timing
+    from sp_transformer import environment
+    from sp_transformer.benchmarking import input_report, rules, timing
     from sp_transformer.benchmarking.report import Report, format_number, format_spread
 
     images = settings.images

@@ -195,7 +195,7 @@ def compare(config, settings: Settings, build: Callable | None = None) -> report
     Returns:
       A Report with a row for each of `settings.models`.
     """
-    from sp_transformer.benchmarking import environment
+    from sp_transformer import environment
 
     if build is None:
         from contestants import build_contestant as build

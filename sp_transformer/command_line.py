@@ -3,13 +3,19 @@
 Importing this imports no TensorFlow: a faulty flag or config is refused in a fraction of a second.
 """
 
+import contextlib
+import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
-USAGE_ERROR = 2
+from sp_transformer import exit_codes
+from sp_transformer.data import storage
+
+USAGE_ERROR = exit_codes.USAGE
 
 
 class UsageError(ValueError):
@@ -122,18 +128,36 @@ def load_config(values: flags.FlagValues, check_data=()):
       UsageError: if there is none.
       ConfigError: if it is faulty.
     """
-    from sp_transformer.config import load_config as load
-
     path = values.config_file
     if not path:
-        folder = values.model_dir or str(pathlib.Path(values.checkpoint).parent)
-        path = pathlib.Path(folder, "config.textproto")
-        if not path.exists():
+        folder = values.model_dir or os.path.dirname(values.checkpoint.rstrip("/"))
+        path = config_of_run(folder)
+        if not storage.exists(path):
             raise UsageError(
                 f"there is no {path}, so --config_file must name the config that the weights were "
                 "trained with"
             )
-    return load(path, values.override, values.data_dir, check_data)
+    return load_config_file(path, values, check_data)
+
+
+def config_of_run(model_dir) -> str:
+    """The file in a model_dir that training wrote its config to."""
+    return storage.join(os.fspath(model_dir), "config.textproto")
+
+
+def load_config_file(path, values: flags.FlagValues, check_data=()):
+    """The config of a file, which may lie behind "gs://...", with --override and --data_dir."""
+    from sp_transformer.config import load_config as load
+
+    path = os.fspath(path)
+    with contextlib.ExitStack() as stack:
+        if storage.is_remote(path):
+            # Configs are read without TensorFlow, which alone reads such files.
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            local = pathlib.Path(folder, path.rpartition("/")[2])
+            local.write_bytes(storage.read_file(path))
+            path = local
+        return load(path, values.override, values.data_dir, check_data)
 
 
 def restore(model, path: str) -> tuple[int, str]:
@@ -145,7 +169,7 @@ def restore(model, path: str) -> tuple[int, str]:
     from sp_transformer.model import weights
 
     step = weights.restore_model(model, path)
-    if pathlib.Path(path).is_dir():
+    if storage.is_folder(path):
         return step, weights.checkpoint_prefix(path, step)
     return step, weights.prefix_of(path)
 

@@ -5,19 +5,19 @@ Example: python -m sp_transformer.train --config_file configs/synthetic/quicksta
 """
 
 import os
-import pathlib
 import sys
 
 from absl import flags
 
-from sp_transformer import command_line
+from sp_transformer import command_line, exit_codes
+from sp_transformer.data import storage
+from sp_transformer.training import supervisor
 
-_FAILED_RUN = 1
-_INTERRUPTED = 130
 _SPLITS_READ = {
     "train": ("train_split",),
     "eval": ("eval_split",),
     "train_and_eval": ("train_split", "eval_split"),
+    "continuous_eval": ("eval_split",),
 }
 
 
@@ -35,9 +35,26 @@ def define_flags(values: flags.FlagValues) -> None:
         "mode",
         "train",
         list(_SPLITS_READ),
-        "What to do: train; score the newest checkpoint, into model_dir/eval/metrics.json; or "
-        "train and score every save.",
+        "What to do: train; score the newest checkpoint, into model_dir/eval/metrics.json (eval); "
+        "train and score every save (train_and_eval); or score what another process saves until it "
+        "is through (continuous_eval). The last two keep the best checkpoint in model_dir/best.",
         flag_values=values,
+    )
+    flags.DEFINE_float(
+        "eval_timeout_seconds",
+        0.0,
+        "How long continuous_eval waits for the next checkpoint before it ends with code 5; 0 waits "
+        "for ever. Give it more than the time between two saves.",
+        flag_values=values,
+        lower_bound=0.0,
+    )
+    flags.DEFINE_integer(
+        "max_restarts",
+        0,
+        "How often in a row the program is started again after it died without having saved since: "
+        "killed, out of memory, or because another worker was lost. 0 starts it once.",
+        flag_values=values,
+        lower_bound=0,
     )
     flags.DEFINE_bool(
         "dry_run",
@@ -51,19 +68,20 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> int:
     """Trains or evaluates as the flags say; returns the exit code."""
-    from sp_transformer.config import load_config
-
     if not values.dry_run:
         command_line.require(values, "model_dir")
+    if values.max_restarts and not values.dry_run and not supervisor.is_supervised():
+        command = [sys.executable, "-m", "sp_transformer.train", *sys.argv[1:]]
+        return supervisor.supervise(command, values.max_restarts)
     config_file = values.config_file
     if not config_file and values.model_dir:
-        config_file = str(pathlib.Path(values.model_dir, "config.textproto"))
-    if not config_file or not (values.config_file or os.path.exists(config_file)):
+        config_file = command_line.config_of_run(values.model_dir)
+    if not config_file or not (values.config_file or storage.exists(config_file)):
         raise command_line.UsageError(
             "--config_file must be given: there is no run in a model_dir to take the config of"
         )
     splits = () if values.dry_run else _SPLITS_READ[values.mode]
-    config = load_config(config_file, values.override, values.data_dir, check_data=splits)
+    config = command_line.load_config_file(config_file, values, splits)
 
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -73,20 +91,33 @@ def main(values: flags.FlagValues) -> int:
         print(summary.dry_run_report(config))
         return 0
 
-    from sp_transformer.training import loop, modes
+    from sp_transformer.training import files, following, loop, modes
 
     try:
-        modes.run(values.mode, config, values.model_dir)
+        modes.run(values.mode, config, values.model_dir, values.eval_timeout_seconds)
     except loop.NonFiniteLossError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return _FAILED_RUN
-    except KeyboardInterrupt:
-        print(
-            "\ntrain: interrupted; the same command goes on from the last checkpoint",
-            file=sys.stderr,
+        return _say(error, exit_codes.NOT_FINITE)
+    except files.WriteError as error:
+        return _say(error, exit_codes.CANNOT_WRITE)
+    except following.FollowTimeoutError as error:
+        return _say(error, exit_codes.TIMED_OUT)
+    except files.TRANSIENT_ERRORS as error:
+        return _say(
+            f"another worker or a service was lost ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); start all workers again, the same command goes on "
+            "from the last checkpoint",
+            exit_codes.LOST_PEER,
         )
-        return _INTERRUPTED
-    return 0
+    except KeyboardInterrupt:
+        return _say(
+            "interrupted; the same command goes on from the last checkpoint", exit_codes.INTERRUPTED
+        )
+    return exit_codes.DONE
+
+
+def _say(message, code):
+    print(f"\ntrain: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.benchmarking import attention_forms, environment, memory, programs, timing
+from sp_transformer import environment
+from sp_transformer.benchmarking import attention_forms, memory, programs, timing
 from sp_transformer.benchmarking import rules as timing_rules
 from sp_transformer.benchmarking.report import Report, format_spread
 from sp_transformer.config import derived

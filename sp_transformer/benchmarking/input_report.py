@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.benchmarking import environment, report, rules, timing
+from sp_transformer import environment
+from sp_transformer.benchmarking import report, rules, timing
 from sp_transformer.data import augmentation, pipeline, sources, window_reader
 
 READ, DECODE, SCALE = "read", "decode", "scale and crop"

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from sp_transformer import environment
 from sp_transformer.benchmarking import (
-    environment,
     memory,
     programs,
     report,

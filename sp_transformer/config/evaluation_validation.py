@@ -12,6 +12,8 @@ def check_evaluation_options(faults, config):
     checks.positive(faults, "evaluation.batch_size", evaluation.batch_size)
     checks.not_negative(faults, "evaluation.max_images", evaluation.max_images, "all images")
     checks.not_negative(faults, "evaluation.pictures", evaluation.pictures, "no pictures")
+    interval = evaluation.poll_interval_seconds
+    checks.positive(faults, "evaluation.poll_interval_seconds", interval)
     path = "evaluation.boundary_iou_width"
     checks.in_range(faults, path, evaluation.boundary_iou_width, 0, 1, open_high=True)
     _check_modes(faults, evaluation.modes)

@@ -109,6 +109,47 @@ def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
     return canvas
 
 
+def example_picture(image, label, prediction, superpixels, label_map, max_side=512) -> np.ndarray:
+    """One example at a glance: image and truth above, prediction and superpixels below.
+
+    Panels are reduced first and outlined then, so that outlines are seen however large the image is; they lie on the
+    darkened image, against which they stand out also where it is bright.
+
+    Args:
+      image: uint8 [Y, X, 3].
+      label: integer [Y, X] train ids.
+      prediction: integer [Y, X] train ids.
+      superpixels: integer [Y, X] superpixel ids.
+      label_map: a LabelMap.
+      max_side: pixels of a panel's longer side at most.
+
+    Returns:
+      uint8 [about 2 panels, 2 panels, 3].
+    """
+    scale = min(1.0, max_side / max(image.shape[:2]))
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+
+    def reduced(array, method):
+        return np.asarray(Image.fromarray(array).resize(size, method))
+
+    photo = reduced(np.ascontiguousarray(image), Image.Resampling.BOX)
+    label, prediction, superpixels = (
+        reduced(np.asarray(ids, np.int32), Image.Resampling.NEAREST)
+        for ids in (label, prediction, superpixels)
+    )
+    outlined = draw_boundaries(blend(photo, np.zeros(3, np.uint8), 0.35), superpixels)
+    upper = side_by_side([photo, colorize(label, label_map)])
+    lower = side_by_side([colorize(prediction, label_map), outlined])
+    gap = np.full((_GAP, upper.shape[1], 3), 255, np.uint8)
+    return np.concatenate([upper, gap, lower])
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Up to `count` positions from 0 to total - 1 with equal gaps, the first included."""
+    count = min(total, count)
+    return [index * total // count for index in range(count)]
+
+
 def legend(label_map, columns: int = 1) -> np.ndarray:
     """Draws a swatch and the name of every class, in the order of the train ids, on white.
 

@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 
+from sp_transformer.data import storage
+
 # So many faulty images in a row are no torn files but a fault of all of them (an id map, a wrong folder).
 MAX_SKIPPED_IN_A_ROW = 100
 
@@ -54,10 +56,10 @@ def report(skipped: SkippedFiles, folder) -> None:
     if not message:
         return
     print(message, file=sys.stderr, flush=True)
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, SKIPPED_FILE), "w", encoding="utf-8") as file:
-        json.dump(skipped.reasons(), file, indent=1)
-        file.write("\n")
+    folder = os.fspath(folder)
+    storage.make_folder(folder)
+    text = json.dumps(skipped.reasons(), indent=1) + "\n"
+    storage.write_file(os.path.join(folder, SKIPPED_FILE), text.encode())
 
 
 def usable(source, index, read, skipped):

@@ -5,14 +5,12 @@ Shapes: Y, X are the height and width of one image in pixels; K classes.
 
 import json
 import os
-import pathlib
 import time
 
-import numpy as np
 import tensorflow as tf
 
 from sp_transformer.config import derived
-from sp_transformer.data import drawing, skipping, sources
+from sp_transformer.data import drawing, skipping, sources, storage
 from sp_transformer.evaluation import (
     failure_analysis,
     passes,
@@ -25,7 +23,6 @@ from sp_transformer.model import inference as inference_lib
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.json"
 SUPERPIXELS_FILE = "superpixels.json"
-_BOUNDARY_COLOR = (255, 255, 0)
 
 
 def evaluate(
@@ -70,7 +67,7 @@ def evaluate(
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
         image) an image and its label differ in size or a label is neither a class nor ignored.
     """
-    output_dir = pathlib.Path(output_dir)
+    output_dir = os.fspath(output_dir)
     options = config.evaluation
     label_map = derived.label_map(config)
     source = _labelled_source(config)
@@ -84,6 +81,8 @@ def evaluate(
         superpixels = superpixel_scores.SuperpixelScores(label_map, options.superpixels)
     by_mode = {mode: scores.SegmentationScores(label_map, options) for mode in predictor.modes}
     first_mode = predictor.modes[0]
+    expected = min(len(source), options.max_images or len(source))
+    drawn = set(drawing.evenly_spaced(expected, options.pictures))
     per_image = []
     start = time.monotonic()
     skipped = skipping.SkippedFiles(source.left_out)
@@ -101,7 +100,7 @@ def evaluate(
             ) from error
         if superpixels is not None:
             superpixels.update(example.name, example.image, example.label, example.superpixels)
-        if summary_writer is not None and len(per_image) < options.pictures:
+        if summary_writer is not None and len(per_image) in drawn:
             with summary_writer.as_default(step=step or 0):
                 _write_picture(inference, example, first_mode, label_map)
         per_image.append(_image_scores(example.name, of_image[first_mode]))
@@ -124,10 +123,10 @@ def evaluate(
     }
     if skipped.reasons():
         results["skipped_files"] = skipped.reasons()
-    write_json(output_dir / PER_IMAGE_FILE, per_image)
+    write_json(storage.join(output_dir, PER_IMAGE_FILE), per_image)
     if superpixels is not None:
-        write_json(output_dir / SUPERPIXELS_FILE, superpixels.results())
-    write_json(output_dir / METRICS_FILE, results)
+        write_json(storage.join(output_dir, SUPERPIXELS_FILE), superpixels.results())
+    write_json(storage.join(output_dir, METRICS_FILE), results)
     _print_tables(results, superpixels, label_map)
     if summary_writer is not None:
         _write_scalars(summary_writer, results, step or 0)
@@ -136,14 +135,10 @@ def evaluate(
 
 def write_json(path, contents) -> None:
     """Writes JSON so that a reader finds the old file or the new one, never half of it."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(contents, indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = os.fspath(path)
+    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
+    storage.make_folder(os.path.dirname(path) or ".")
+    storage.write_file(path, text.encode())
 
 
 def _labelled_source(config):
@@ -217,16 +212,12 @@ def _write_scalars(summary_writer, results: dict, step: int) -> None:
 
 
 def _write_picture(inference, example: passes.Example, mode, label_map) -> None:
-    """Image, truth, prediction and superpixels side by side; a summary an image: sizes differ."""
+    """Image, truth, prediction and superpixels in one picture; a summary an image: sizes differ."""
     superpixels = example.superpixels
     if superpixels is None:
         _, ids = inference.labels_and_superpixels(tf.constant(example.image[None]))
         superpixels = ids[0].numpy()
-    panels = [
-        example.image,
-        drawing.colorize(example.label, label_map),
-        drawing.colorize(example.predictions[mode], label_map),
-        drawing.draw_boundaries(example.image, superpixels, _BOUNDARY_COLOR),
-    ]
-    picture = np.asarray(drawing.side_by_side(panels))
+    picture = drawing.example_picture(
+        example.image, example.label, example.predictions[mode], superpixels, label_map
+    )
     tf.summary.image(f"pictures/{example.name}", picture[None])

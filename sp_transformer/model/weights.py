@@ -30,6 +30,10 @@ class CheckpointError(ValueError):
     """There is no checkpoint to read, or it does not fit the model."""
 
 
+class UnreadableCheckpointError(CheckpointError):
+    """A checkpoint is truncated or corrupt."""
+
+
 def list_checkpoints(model_dir):
     """Pairs (step, prefix `model_dir/ckpt-STEP`) of the checkpoints there, oldest first."""
     if not tf.io.gfile.isdir(model_dir):
@@ -123,7 +127,7 @@ def restore_model(model, path):
     except (CheckpointError, *_OTHER_CAUSES):
         raise
     except TORN_ERRORS as error:
-        raise CheckpointError(
+        raise UnreadableCheckpointError(
             f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; "
             "take an earlier one"
         ) from error

@@ -1,27 +1,32 @@
 """A training run: from a config to checkpoints in a model_dir, interrupted and resumed at will."""
 
 import dataclasses
+import logging
 import math
 import os
-import signal
 import sys
-import threading
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from sp_transformer import exit_codes
 from sp_transformer.config import derived
 from sp_transformer.data import pipeline, skipping, sources, start_check
 from sp_transformer.model import builder, weights
 from sp_transformer.training import (
     checkpoints,
+    files,
     optimizer,
     progress,
+    reporting,
     run_directory,
-    summaries,
+    run_lock,
+    supervisor,
+    termination,
     train_step,
+    workers,
 )
 
 
@@ -52,6 +57,7 @@ class TrainSummary:
       seconds: wall-clock time of the session.
       images_per_second: training speed, without saving, evaluation and compilation.
       checkpoint: prefix of the last checkpoint.
+      is_chief: whether this process is the one that writes into the model_dir.
     """
 
     steps: int
@@ -59,6 +65,7 @@ class TrainSummary:
     seconds: float
     images_per_second: float
     checkpoint: str
+    is_chief: bool
 
 
 def train(config, model_dir, strategy=None, after_save=None):
@@ -68,7 +75,8 @@ def train(config, model_dir, strategy=None, after_save=None):
       config: a validated ExperimentOptions.
       model_dir: directory of the run.
       strategy: `tf.distribute.Strategy`; default: the current one, outside any scope one device.
-      after_save: called as after_save(step, model) after every checkpoint.
+      after_save: called as after_save(step, model) after every checkpoint, by the worker that writes
+        it.
 
     Returns:
       A TrainSummary.
@@ -77,6 +85,8 @@ def train(config, model_dir, strategy=None, after_save=None):
       ValueError: if images or labels are faulty and `data.skip_corrupt` is off; it names the file.
       RunMismatchError: if `model_dir` holds a run with other options.
       CheckpointError: if `model_dir` holds checkpoints and none of them can be read.
+      RunLockedError: if another process trains in `model_dir`.
+      WriteError: if `model_dir` cannot be written; what was saved stays.
       NonFiniteLossError: if the loss becomes NaN or infinite.
       SystemExit: with code 143 on SIGTERM, after saving.
     """
@@ -89,11 +99,36 @@ def train(config, model_dir, strategy=None, after_save=None):
     def make_dataset(first_step, input_context=None):
         return pipeline.train_dataset(config, source, first_step, input_context, skipped)
 
-    run = TrainingRun(config, model_dir, builder.build_model, make_dataset, strategy)
+    run = TrainingRun(
+        config,
+        model_dir,
+        builder.build_model,
+        make_dataset,
+        strategy,
+        make_examples=lambda: _validation_examples(config),
+    )
     try:
         return run.train(after_save)
     finally:
-        skipping.report(skipped, os.path.join(model_dir, "train"))
+        if run.is_chief:
+            skipping.report(skipped, os.path.join(model_dir, "train"))
+
+
+def _validation_examples(config):
+    """The examples of the evaluation split to draw, or None where it cannot be had."""
+    try:
+        source = sources.create_source(config.data, config.data.eval_split)
+        if len(source) and source.has_labels:
+            return reporting.examples_of_source(source, config.evaluation.pictures)
+        fault = "it holds no labelled image"
+    except (ValueError, OSError) as error:
+        fault = str(error)
+    logging.warning(
+        "TensorBoard shows training images, as split %r cannot be drawn: %s",
+        config.data.eval_split,
+        fault,
+    )
+    return None
 
 
 class TrainingRun:
@@ -106,22 +141,48 @@ class TrainingRun:
       make_dataset: function of (first_step, input_context) that gives the endless batches from
         first_step on.
       strategy: `tf.distribute.Strategy`; default: the current one.
+      make_examples: function that gives the examples for pictures, as `Reporter` takes them, or
+        None; default: the run's first batch.
+
+    Raises:
+      RunMismatchError, CheckpointError, RunLockedError, WriteError: as `train`.
+      WorkerMismatchError: if the workers of the strategy do not see one model_dir.
     """
 
-    def __init__(self, config, model_dir, build_model, make_dataset, strategy=None):
+    def __init__(
+        self, config, model_dir, build_model, make_dataset, strategy=None, make_examples=None
+    ):
         self._config = config
         self._options = config.training
         self._model_dir = os.fspath(model_dir)
         self._make_dataset = make_dataset
+        self._make_examples = make_examples
         self._strategy = strategy or tf.distribute.get_strategy()
-        label_map = derived.label_map(config)
+        self._workers = workers.Workers(self._strategy)
+        self.is_chief = self._workers.is_chief
+        self._lock = None
+        if self.is_chief:
+            # Before anything is built for it: a directory that cannot be had should cost seconds.
+            files.make_folder(self._model_dir)
+            self._lock = run_lock.RunLock(self._model_dir, "trains")
+        try:
+            self._build(build_model)
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, build_model):
+        """Builds model, optimizer and step, and what saves them."""
+        options = self._options
         # The weights, and the seeds of dropout and drop path, are drawn from the global generators.
-        keras.utils.set_random_seed(self._options.seed % 2**32)
+        keras.utils.set_random_seed(options.seed % 2**32)
         with self._strategy.scope():
-            self.model = build_model(config)
-            self._optimizer = optimizer.create_optimizer(self._options, self.model)
+            self.model = build_model(self._config)
+            self._optimizer = optimizer.create_optimizer(options, self.model)
+            ignore_label = derived.label_map(self._config).ignore_label
             self._loop = train_step.TrainLoop(
-                self.model, self._optimizer, self._options, label_map.ignore_label, self._strategy
+                self.model, self._optimizer, options, ignore_label, self._strategy
             )
         # Sum and number of the losses since the last log interval's end: saved, so that a resumed
         # run logs the same means.
@@ -130,46 +191,80 @@ class TrainingRun:
             self._model_dir,
             self.model,
             self._optimizer,
-            self._options.checkpoints_to_keep,
+            options.checkpoints_to_keep,
             {"interval_loss": self._interval_loss},
+            writes=self.is_chief,
         )
+
+    def _open(self):
+        """Checks the directory, restores from it and writes down what goes on in it."""
         resuming = bool(weights.list_checkpoints(self._model_dir))
-        run_directory.prepare(self._model_dir, config, self.model, resuming)
+        run_directory.prepare(self._model_dir, self._config, self.model, resuming, self.is_chief)
         self.step = self._checkpoints.restore_latest()
+        self._workers.check_same_step(self.step, self._model_dir)
         self._checkpoint = weights.checkpoint_prefix(self._model_dir, self.step) if resuming else ""
-        log_dir = os.path.join(self._model_dir, "train")
-        self._json_log = progress.JsonLog(os.path.join(log_dir, "log.jsonl"), self.step)
-        self._summaries = summaries.TrainSummaries(log_dir, self.model, label_map, self.step)
-        self._picture_batch = None
+        self._reporter = None
+        if self.is_chief:
+            replicas = self._strategy.num_replicas_in_sync
+            run_directory.record_session(self._model_dir, self.step, replicas, self._workers.count)
+            if self.step < self._options.steps:
+                run_directory.mark_finished(self._model_dir, None)
+            self._reporter = reporting.Reporter(
+                self._model_dir, self.model, self._config, self.step, self._examples
+            )
+
+    def close(self):
+        """Gives the model_dir free for others; `train` does so at its end."""
+        if self._lock is not None:
+            self._lock.release()
 
     def train(self, after_save=None, stream=None):
         """Takes the steps that are left and returns the TrainSummary; see `train`."""
         options = self._options
         started, stream = time.monotonic(), stream or sys.stdout
+        if not self.is_chief:
+            stream = progress.Silence()
         line = progress.ProgressLine(options.steps, self.step, options.batch_size, stream)
         if self.step:
             stream.write(f"resumed at step {self.step} of {options.steps} in {self._model_dir}\n")
         loss = math.nan
         iterator = None
         try:
-            with _SigtermFlag() as terminated:
+            with termination.Termination() as terminated:
                 while self.step < options.steps:
                     if iterator is None:
                         iterator = iter(self._distributed_dataset())
                     loss = self._advance(iterator, line)
-                    if self._is_due(options.save_interval_steps) or terminated.is_set():
+                    # One worker may be told alone; all of them save the same step.
+                    leaving = self._workers.any(terminated.requested)
+                    if self._is_due(options.save_interval_steps) or leaving:
                         line.close()
-                        leaving = terminated.is_set() and self.step < options.steps
-                        self._save(None if leaving else after_save)
-                    if terminated.is_set() and self.step < options.steps:
-                        stream.write(f"terminated; step {self.step} is saved\n")
-                        raise SystemExit(128 + signal.SIGTERM)
+                        self._save()
+                        leaving = leaving and self.step < options.steps
+                        if after_save is not None and self.is_chief and not leaving:
+                            with terminated.at_once():
+                                after_save(self.step, self.model)
+                    if leaving:
+                        raise SystemExit(exit_codes.TERMINATED)
+            if self.is_chief:
+                self._lock.check()
+                run_directory.mark_finished(self._model_dir, self.step)
+        except SystemExit:
+            stream.write(f"terminated; step {self.step} is saved\n")
+            raise
         finally:
             line.close()
-            self._json_log.close()
-            self._summaries.close()
+            if self._reporter is not None:
+                self._reporter.close()
+                self._reporter = None
+            self.close()
         summary = TrainSummary(
-            self.step, loss, time.monotonic() - started, line.images_per_second, self._checkpoint
+            self.step,
+            loss,
+            time.monotonic() - started,
+            line.images_per_second,
+            self._checkpoint,
+            self.is_chief,
         )
         _print_summary(summary, options.steps, stream)
         return summary
@@ -203,6 +298,8 @@ class TrainingRun:
         self._check_finite(losses, norms)
         self.step += count
         line.count(count, seconds)
+        if self._reporter is not None:
+            self._reporter.count(count, seconds)
         total, number = self._interval_loss.numpy()
         # One after the other, so that the sum does not depend on steps_per_loop.
         for value in losses:
@@ -213,18 +310,15 @@ class TrainingRun:
         rates = self._optimizer.learning_rates(self.step - 1)
         if at_interval:
             total, number = 0.0, 0.0
-            values = {
-                "loss": loss,
-                **rates,
-                "gradient_norm": float(norms[-1]),
-                "images_per_second": line.images_per_second,
-            }
-            self._json_log.write({"step": self.step, **values})
-            self._summaries.scalars(self.step, values)
+            if self._reporter is not None:
+                self._reporter.report(
+                    self.step, {"loss": loss, **rates, "gradient_norm": float(norms[-1])}
+                )
         self._interval_loss.assign([total, number])
         line.show(loss, rates, at_interval)
-        if options.picture_interval_steps and self._is_due(options.picture_interval_steps):
-            self._draw()
+        draws = self._reporter is not None and options.picture_interval_steps
+        if draws and self._is_due(options.picture_interval_steps):
+            self._reporter.draw(self.step)
         return loss
 
     def _is_due(self, interval):
@@ -238,19 +332,19 @@ class TrainingRun:
                 self.step + first + 1, losses[first], norms[first], self._checkpoint
             )
 
-    def _draw(self):
-        if self._picture_batch is None:
-            # The run's first batch at every interval, so that progress can be seen on it.
+    def _examples(self):
+        """The examples to draw: those given, or else the first ones that the run trained on."""
+        examples = self._make_examples() if self._make_examples is not None else None
+        if examples is None:
             batch = next(iter(self._make_dataset(0).take(1)))
-            self._picture_batch = {
-                name: values[: summaries.MAX_PICTURES] for name, values in batch.items()
-            }
-        self._summaries.pictures(self.step, self._picture_batch)
+            examples = reporting.examples_of_batch(batch, self._config.evaluation.pictures)
+        return examples
 
-    def _save(self, after_save):
+    def _save(self):
+        if self._lock is not None:
+            self._lock.check()
         self._checkpoint = self._checkpoints.save(self.step)
-        if after_save is not None:
-            after_save(self.step, self.model)
+        supervisor.report_progress(self.step)
 
 
 def _print_summary(summary, steps, stream):
@@ -265,21 +359,3 @@ def _print_summary(summary, steps, stream):
         f"loss {summary.loss:.4f}, {summary.images_per_second:.3g} images/s, "
         f"checkpoint {summary.checkpoint}\n"
     )
-
-
-class _SigtermFlag:
-    """Notes SIGTERM, which preempted machines get, so that the run can save at the end of its loop.
-
-    Signals reach only the main thread; in others the flag stays down.
-    """
-
-    def __enter__(self):
-        flag = threading.Event()
-        self._previous = None
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, lambda *_: flag.set())
-        return flag
-
-    def __exit__(self, *_):
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)

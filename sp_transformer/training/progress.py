@@ -119,21 +119,30 @@ class JsonLog:
     """
 
     def __init__(self, path, first_step):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        kept = []
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                kept = [line for line in file if _step_of(line) <= first_step]
-        files.write_text(path, "".join(kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        files.make_folder(os.path.dirname(path))
+        lines = (files.read_text(path) or "").splitlines(keepends=True)
+        kept = [line for line in lines if _step_of(line) <= first_step]
+        self._lines = files.AppendedLines(path, kept)
 
     def write(self, values):
         """Appends a line: `values` is a dict with "step"."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        self._lines.write(json.dumps(values))
 
     def close(self):
-        self._file.close()
+        self._lines.close()
+
+
+class Silence:
+    """A stream that nothing comes out of, for workers whose lines would repeat the chief's."""
+
+    def isatty(self):
+        return False
+
+    def write(self, text):
+        return len(text)
+
+    def flush(self):
+        pass
 
 
 def _step_of(line):

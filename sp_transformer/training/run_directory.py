@@ -1,16 +1,20 @@
 """What a model_dir says about the run in it, and whether a config may go on with that run."""
 
+import json
 import logging
 import os
 
 from google.protobuf import text_format
 
+from sp_transformer import environment
 from sp_transformer.model import weights
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.training import files
+from sp_transformer.training import best, files
 
 CONFIG_FILE = "config.textproto"
 VARIABLES_FILE = "trainable_variables.txt"
+SESSIONS_FILE = "sessions.jsonl"
+FINISHED_FILE = "finished.json"
 
 # Fields that a run may change when it is resumed, because they change neither its weights nor its
 # data: names of whole messages or of fields.
@@ -42,7 +46,7 @@ class RunMismatchError(ValueError):
     """The run in a model_dir is not the run that the config describes."""
 
 
-def prepare(model_dir, config, model, resuming):
+def prepare(model_dir, config, model, resuming, writes=True):
     """Checks config and trainable variables against those of the run being resumed; writes them.
 
     Args:
@@ -50,11 +54,16 @@ def prepare(model_dir, config, model, resuming):
       config: merged ExperimentOptions.
       model: the built model.
       resuming: whether the directory holds a checkpoint.
+      writes: whether this process is the one that writes into model_dir; others only check.
 
     Raises:
-      RunMismatchError: if the run was started with other options or other trainable variables.
+      RunMismatchError: if the run was started with other options or other trainable variables, or a
+        new one would start over the best checkpoint of another.
+      WriteError: if the directory cannot be written.
     """
-    os.makedirs(model_dir, exist_ok=True)
+    model_dir = os.fspath(model_dir)
+    if writes:
+        files.make_folder(model_dir)
     names = {id(v): name for name, v in weights.named_variables(model).items()}
     variables = [f"{names[id(v)]} {list(v.shape)}" for v in model.trainable_variables]
     config_file = os.path.join(model_dir, CONFIG_FILE)
@@ -62,8 +71,75 @@ def prepare(model_dir, config, model, resuming):
     if resuming:
         _check_config(config_file, config)
         _check_variables(variables_file, variables)
+    elif best.recorded(model_dir) is not None:
+        raise RunMismatchError(
+            f"{os.path.join(model_dir, best.FOLDER)} holds the best checkpoint of an earlier run, "
+            "whose other checkpoints are gone; move it away, or give another model_dir to start a "
+            "new run"
+        )
+    if not writes:
+        return
     files.write_text(config_file, text_format.MessageToString(config))
     files.write_text(variables_file, "".join(f"{line}\n" for line in variables))
+
+
+def record_session(model_dir, first_step, replicas, workers):
+    """Adds a line to sessions.jsonl: revision, versions and devices that the run goes on with.
+
+    Args:
+      model_dir: directory of the run.
+      first_step: step that this session starts or resumes at.
+      replicas: number of replicas.
+      workers: number of processes.
+    """
+    path = os.path.join(os.fspath(model_dir), SESSIONS_FILE)
+    session = {"first_step": first_step, "replicas": replicas, "workers": workers}
+    session |= environment.describe() | {"devices": environment.devices()}
+    lines = (files.read_text(path) or "").splitlines()
+    if lines:
+        _warn_of_other_environment(lines[-1], session)
+    lines.append(json.dumps(session))
+    files.write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+# What may make a resumed run differ in its last bits from one that was not interrupted.
+_DECIDING = ("git", "sp_transformer", "versions", "machine", "devices", "replicas", "workers")
+
+
+def _warn_of_other_environment(line, session):
+    try:
+        before = json.loads(line)
+    except ValueError:
+        return
+    differences = [
+        f"{name}: {json.dumps(before.get(name))} before, {json.dumps(session[name])} now"
+        for name in _DECIDING
+        if before.get(name) != session[name]
+    ]
+    if differences:
+        logging.warning(
+            "the run goes on in another environment, so that its weights may differ in their last "
+            "digits from those of a run in one piece:\n  %s",
+            "\n  ".join(differences),
+        )
+
+
+def mark_finished(model_dir, step):
+    """Tells whoever follows the run that `step` is its last; None: that it goes on."""
+    path = os.path.join(os.fspath(model_dir), FINISHED_FILE)
+    if step is None:
+        files.remove(path)
+    else:
+        files.write_text(path, json.dumps({"step": int(step)}) + "\n")
+
+
+def finished_step(model_dir):
+    """Last step of a run that is through, or None while it goes on."""
+    text = files.read_text(os.path.join(os.fspath(model_dir), FINISHED_FILE))
+    try:
+        return None if text is None else int(json.loads(text)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def differing_fields(before, after):
@@ -108,13 +184,12 @@ def _flatten(message, prefix=""):
 
 
 def _check_config(config_file, config):
-    if not os.path.exists(config_file):
+    text = files.read_text(config_file)
+    if text is None:
         logging.warning(
             "%s is missing; its run is resumed without a check of its options", config_file
         )
         return
-    with open(config_file, encoding="utf-8") as file:
-        text = file.read()
     try:
         before = text_format.Parse(text, experiment_pb2.ExperimentOptions())
     except text_format.ParseError as error:
@@ -139,11 +214,11 @@ def _check_config(config_file, config):
 
 
 def _check_variables(variables_file, variables):
-    if not os.path.exists(variables_file):
+    text = files.read_text(variables_file)
+    if text is None:
         logging.warning("%s is missing; its run is resumed without a check of it", variables_file)
         return
-    with open(variables_file, encoding="utf-8") as file:
-        before = file.read().splitlines()
+    before = text.splitlines()
     if before == variables:
         return
     # The optimizer's moments are saved by position: with another list they would go to other

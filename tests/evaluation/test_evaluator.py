@@ -82,10 +82,11 @@ def test_summaries_hold_scalars_and_as_many_pictures_as_asked(config, inference,
     assert tf.make_ndarray(event.tensor_proto) == pytest.approx(results["miou"])
     assert "iou/class 0" in [tag.replace("_", " ") for tag in tags]
     assert not any("class 3" in tag for tag in tags)
-    # Four panels of 5x7 pixels with gaps between them.
+    # Two rows of two panels of 5x7 pixels with gaps between them, of images from all over the split.
+    assert pictures == [f"pictures/images/{number}" for number in (0, 1, 2, 4, 5)]
     width, height, png = tf.make_ndarray(events.Tensors(pictures[0])[0].tensor_proto)[:3]
     assert (int(height), int(width)) == tf.io.decode_png(png).shape[:2]
-    assert int(height) == 5 and int(width) >= 4 * 7
+    assert int(height) == 2 * 5 + 4 and int(width) == 2 * 7 + 4
 
 
 def test_prediction_that_fits_the_truth_scores_one(config, data_dir, arrays, inference, tmp_path):

@@ -1,6 +1,8 @@
 """A stand-in model and data set with the interfaces that training uses, small enough to train in a
 second."""
 
+import importlib.util
+import pathlib
 import sys
 
 import keras
@@ -21,6 +23,7 @@ class TinyBackbone(keras.layers.Layer):
         self.norm = keras.layers.BatchNormalization(synchronized=True)
 
     def call(self, images, training=False):
+        images = keras.ops.cast(images, self.compute_dtype)
         return self.norm(self.conv(images / 127.5 - 1.0), training=training)
 
 
@@ -107,6 +110,16 @@ def make_config():
 def stand_ins():
     """This module, which pytest does not let tests import."""
     return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def run_driver():
+    """The module run_driver.py."""
+    path = pathlib.Path(__file__).with_name("run_driver.py")
+    spec = importlib.util.spec_from_file_location("run_driver", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import tensorflow as tf
 
-from sp_transformer.benchmarking import environment
+from sp_transformer import environment
 
 
 @pytest.fixture

@@ -69,6 +69,23 @@ def describe() -> dict[str, Any]:
     }
 
 
+def devices() -> list[str]:
+    """Types and names of the devices that this process computes on, such as "GPU:0 NVIDIA A100"."""
+    import tensorflow as tf
+
+    physical = tf.config.list_physical_devices
+    names = dict(enumerate(_gpu_names(tf)))
+    found = []
+    for kind in ("TPU", "GPU", "CPU"):
+        for device in tf.config.list_logical_devices(kind):
+            name = device.name.removeprefix("/device:")
+            index = int(name.rpartition(":")[2])
+            # Virtual devices share their physical ones.
+            model = names.get(index) if len(physical(kind)) == len(names) else None
+            found.append(f"{name} {model}" if kind == "GPU" and model else name)
+    return found
+
+
 def _cpu_model():
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
