@@ -46,14 +46,18 @@ class BinnedConfusion:
         """The counts, for summing over workers in place."""
         return [array for m in self.matrices for array in (m.counts, m.unclassified)]
 
-    def results(self, names) -> list[dict]:
+    def results(self, names, smallest=0) -> list[dict]:
         """The scores of each bin, as metrics.json holds them.
+
+        Args:
+          names: class names.
+          smallest: the smallest number that occurs, for the first bin's description.
 
         Returns:
           Dicts of from and to (the smallest and the largest value, to null in the open bin), pixels,
           miou, pixel_accuracy, per_class_iou and per_class_accuracy {name: fraction or None}.
         """
-        lower = [0, *(bound + 1 for bound in self.bounds)]
+        lower = [smallest, *(bound + 1 for bound in self.bounds)]
         upper = [*self.bounds, None]
         return [
             {
@@ -112,7 +116,7 @@ class FailureAnalysis:
         """{"by_distance": bins, "by_object_size": bins}; see BinnedConfusion.results."""
         return {
             "by_distance": self.by_distance.results(names),
-            "by_object_size": self.by_size.results(names),
+            "by_object_size": self.by_size.results(names, smallest=1),
         }
 
 

@@ -30,14 +30,16 @@ def labels_function(inference, data_options, mode):
         return inference.labels
     model = inference.model
 
+    # Traced once for all scales and windows.
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
     def logits(images):
         return model.semantic_logits(model.features(images, training=False))
 
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def labels(images):
         return tf.argmax(averaged_scores(images, logits, data_options, mode), -1, tf.int32)
 
-    images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-    return tf.function(labels, input_signature=[images])
+    return labels
 
 
 def averaged_scores(images, logits, data_options, mode):
@@ -45,7 +47,7 @@ def averaged_scores(images, logits, data_options, mode):
 
     Args:
       images: uint8 [b, Y, X, 3].
-      logits: function of images [b, y, x, 3], 0..255, that gives float32 [b, y, x, K].
+      logits: function of images float32 [b, y, x, 3], 0..255, that gives float32 [b, y, x, K].
       data_options: DataOptions, whose resize fields give the size that scale 1 stands for.
       mode: an InferenceMode message.
 
@@ -56,13 +58,13 @@ def averaged_scores(images, logits, data_options, mode):
     size = (shape[1], shape[2])
     full_size = resizing.resized_size(*size, data_options, maximum=tf.maximum)
     scales = list(mode.scales) or [1.0]
+    images = tf.cast(images, tf.float32)
     scores = []
     for scale in scales:
-        if scale == 1 and not resizing.resizes(data_options):
-            scaled = images
-        else:
+        scaled = images
+        if scale != 1 or resizing.resizes(data_options):
             scaled_size = [scaled_extent(extent, scale) for extent in full_size]
-            scaled = resize_bilinear(tf.cast(images, tf.float32), scaled_size)
+            scaled = resize_bilinear(images, scaled_size)
         for mirror in (False, True) if mode.flip else (False,):
             seen = tf.reverse(scaled, [2]) if mirror else scaled
             found = window_logits(seen, logits, mode)
@@ -83,7 +85,7 @@ def window_logits(images, logits, mode):
     """Logits of images by the windows of a mode, averaged where they overlap.
 
     Args:
-      images: [b, y, x, 3].
+      images: float32 [b, y, x, 3].
       logits: as for `averaged_scores`.
       mode: an InferenceMode message; without a window the images are seen whole.
 
