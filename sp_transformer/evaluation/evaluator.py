@@ -12,6 +12,7 @@ import tensorflow as tf
 from sp_transformer.config import derived
 from sp_transformer.data import drawing, skipping, sources, storage
 from sp_transformer.evaluation import (
+    curves,
     failure_analysis,
     passes,
     predictors,
@@ -23,6 +24,7 @@ from sp_transformer.model import inference as inference_lib
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.json"
 SUPERPIXELS_FILE = "superpixels.json"
+CURVES_FILE = "superpixels.svg"
 
 
 def evaluate(
@@ -60,8 +62,8 @@ def evaluate(
       skipped_files {name: reason} where `data.skip_corrupt` left files out.
 
       Beside it, per_image.json lists name, num_pixels (counted ones), miou and pixel_accuracy of
-      every image, in the first mode; superpixels.json is written if they are asked for
-      (superpixel_scores.SuperpixelScores.results).
+      every image, in the first mode; superpixels.json (superpixel_scores.SuperpixelScores.results)
+      and its curves as superpixels.svg are written if they are asked for.
 
     Raises:
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
@@ -125,7 +127,10 @@ def evaluate(
         results["skipped_files"] = skipped.reasons()
     write_json(storage.join(output_dir, PER_IMAGE_FILE), per_image)
     if superpixels is not None:
-        write_json(storage.join(output_dir, SUPERPIXELS_FILE), superpixels.results())
+        measured = superpixels.results()
+        write_json(storage.join(output_dir, SUPERPIXELS_FILE), measured)
+        picture = curves.superpixel_curves(measured["curves"])
+        storage.write_file(storage.join(output_dir, CURVES_FILE), picture.encode())
     write_json(storage.join(output_dir, METRICS_FILE), results)
     _print_tables(results, superpixels, label_map)
     if summary_writer is not None:

@@ -1,15 +1,18 @@
 """Averages of superpixel measures over images, and SLIC beside the model's."""
 
 import importlib.util
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from sp_transformer.config import label_map as label_maps
-from sp_transformer.evaluation import superpixel_metrics, superpixel_scores
+from sp_transformer.evaluation import curves, superpixel_metrics, superpixel_scores
 from sp_transformer.protos import evaluation_pb2
 
 LABEL_MAP = label_maps.LabelMap(("a", "b", "c"), np.zeros((3, 3), np.uint8))
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def scene(seed, size=(48, 64)):
@@ -52,6 +55,12 @@ def test_means_of_images_and_curves_by_count():
     curve = results["curves"]["boundary_recall"]["SLIC"]
     assert [point[0] for point in curve] == sorted(point[0] for point in curve)
     assert curve[1] == [fine["superpixels"], fine["boundary_recall"]]
+    picture = ElementTree.fromstring(curves.superpixel_curves(results["curves"]))
+    texts = [element.text for element in picture.iter(SVG + "text")]
+    assert "boundary recall, %" in texts and "model, connected components" in texts
+    # Seven measures: two points of SLIC joined by a line, one of each of the model's; and a legend.
+    assert len(list(picture.iter(SVG + "polyline"))) == 7
+    assert len(list(picture.iter(SVG + "circle"))) == 7 * 4 + 3
     table = superpixel_scores.format_table(results)
     assert "SLIC, 4 x count" in table and "3 images" in table
 
@@ -73,3 +82,11 @@ def test_slic_can_be_left_out_and_is_asked_for_by_name(monkeypatch):
     superpixel_scores.SuperpixelScores(LABEL_MAP, options(slic_factors=[0]))
     with pytest.raises(ValueError, match=r"scikit-image.*sp-transformer\[superpixels\]"):
         superpixel_scores.SuperpixelScores(LABEL_MAP, options())
+
+
+def test_curves_without_a_value_or_of_one_point_are_drawn():
+    text = curves.superpixel_curves(
+        {"compactness": {"a < b": [[4, None]]}, "x": {"a < b": [[4, 0.5]]}}
+    )
+    picture = ElementTree.fromstring(text)
+    assert len(list(picture.iter(SVG + "circle"))) == 2 and "nan" not in text
