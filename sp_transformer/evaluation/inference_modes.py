@@ -21,6 +21,8 @@ def is_plain(mode) -> bool:
 def labels_function(inference, data_options, mode):
     """The function of a mode: uint8 [b, Y, X, 3] -> int32 [b, Y, X].
 
+    It is kept with the Inference, so that evaluating one model often does not trace it each time.
+
     Args:
       inference: an Inference.
       data_options: the DataOptions of that Inference.
@@ -28,7 +30,14 @@ def labels_function(inference, data_options, mode):
     """
     if is_plain(mode):
         return inference.labels
-    model = inference.model
+    known = vars(inference).setdefault("mode_functions", {})
+    key = mode.SerializeToString(deterministic=True)
+    if key not in known:
+        known[key] = _labels_function(inference.model, data_options, mode)
+    return known[key]
+
+
+def _labels_function(model, data_options, mode):
 
     # Traced once for all scales and windows.
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])

@@ -1,5 +1,7 @@
 """Scales, mirroring and sliding windows against NumPy loops."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -129,6 +131,29 @@ def test_a_scale_alone_resizes_logits_and_not_labels():
 )
 def test_only_the_whole_image_seen_once_is_plain(options, plain):
     assert inference_modes.is_plain(options) == plain
+
+
+def test_a_mode_is_traced_once_however_often_its_model_is_evaluated():
+    traces = []
+
+    class Model:
+        def features(self, images, training):
+            return images
+
+        def semantic_logits(self, images):
+            traces.append(1)
+            return logits(images)
+
+    inference = types.SimpleNamespace(model=Model(), labels=None)
+    options, data = mode(scales=[0.5, 2], flip=True), data_pb2.DataOptions()
+    for size in ((11, 14), (9, 7)):
+        run = inference_modes.labels_function(inference, data, options)
+        found = run(tf.constant(images(size)))
+        scores = inference_modes.averaged_scores(tf.constant(images(size)), logits, data, options)
+        np.testing.assert_array_equal(found, np.argmax(scores, -1))
+    assert len(traces) == 1
+    other = inference_modes.labels_function(inference, data, mode(scales=[2]))
+    assert other is not run
 
 
 def test_the_smallest_scaled_image_has_a_pixel():

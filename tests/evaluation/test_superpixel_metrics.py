@@ -1,6 +1,7 @@
 """Superpixel measures against their definitions, written as loops over sets of pixels."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -149,6 +150,20 @@ def test_what_is_zero_by_zero_is_none_and_image_measures_do_not_ask_for_the_trut
         assert values[name] is None
     assert values["boundary_precision"] is None and values["explained_variation"] is None
     assert values["superpixels"] == 2 and values["compactness"] > 0 and confusion.sum() == 0
+
+
+@pytest.mark.slow
+def test_all_measures_of_a_street_of_full_size_take_less_than_a_second():
+    y, x = np.mgrid[:1024, :2048] + np.random.default_rng(0).integers(-9, 9, (2, 1024, 2048))
+    ids = np.clip(y // 32, 0, 31) * 64 + np.clip(x // 32, 0, 63)
+    label = np.kron(np.random.default_rng(1).integers(0, 4, (16, 32)), np.ones((64, 64), int))
+    image = np.random.default_rng(2).integers(0, 256, (1024, 2048, 3), np.uint8)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        SuperpixelTruth(image, label, NUM_CLASSES, IGNORE).measure(ids)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1
 
 
 @pytest.mark.parametrize(
