@@ -87,6 +87,24 @@ def test_a_folder_that_is_right_is_zipped_flat_and_the_same_way_each_time(tmp_pa
             assert (np.array(Image.open(file)) == 8).all()
 
 
+def test_an_ade20k_submission_holds_1_to_150(tmp_path):
+    predictions = submission.SubmissionFolder(tmp_path / "s", form("ade20k"))
+    labels = np.arange(150).reshape(10, 15)
+    predictions.write(ADE, labels)
+    predictions.write("testing/ADE_test_00000002", labels.T)
+    archive = predictions.finish([ADE, "testing/ADE_test_00000002"])
+    with zipfile.ZipFile(archive) as files:
+        assert files.namelist() == ["ADE_test_00000002.png", "ADE_val_00000001.png"]
+        with files.open("ADE_val_00000001.png") as file:
+            image = Image.open(file)
+            assert image.mode == "L"
+            np.testing.assert_array_equal(np.array(image), labels + 1)
+    # 0, "other", is not to be predicted.
+    Image.fromarray(np.zeros((10, 15), np.uint8)).save(tmp_path / "s" / "ADE_val_00000001.png")
+    with pytest.raises(ValueError, match="holds id 0"):
+        predictions.finish([ADE, "testing/ADE_test_00000002"])
+
+
 FIRST = "frankfurt_000000_000294_labelIds.png"
 
 
