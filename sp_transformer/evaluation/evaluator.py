@@ -51,8 +51,9 @@ def evaluate(
       checkpoint: name of the checkpoint, written down with the numbers.
       inference: an Inference of `model`, for callers that evaluate one model often and would trace
         it each time.
-      strategy: the tf.distribute.Strategy that the model was built under, of one process: each of
-        its replicas predicts batches of its own. Default: the current one.
+      strategy: the tf.distribute.Strategy that the model was built under: each of its replicas
+        predicts batches of its own. Default: the current one. Of several processes the one that
+        calls evaluates alone.
       predictor: a StoredPredictions, whose predictions are scored in place of a model's.
 
     Returns:

@@ -56,15 +56,12 @@ def predicted_examples(
       ValueError: naming the file, if an image or label cannot be used.
     """
     options = config.evaluation
-    static_size = None
-    if options.static_height:
-        static_size = (options.static_height, options.static_width)
     dataset = pipeline.eval_dataset(
         config,
         source,
         options.batch_size,
         max_images,
-        static_size=static_size,
+        static_size=predictor.static_size,
         skipped=skipped,
         needs_labels=needs_labels,
     )

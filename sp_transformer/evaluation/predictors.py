@@ -21,6 +21,8 @@ class ModelPredictor:
     Attributes:
       modes: names of the modes.
       batches_at_once: how many batches `predict` takes.
+      static_size: (height, width) that images have to be padded to, or None for their own sizes:
+        `evaluation.static_*`, or on a TPU, which compiles anew for every size, the training crop.
     """
 
     def __init__(self, inference, config, strategy=None, superpixels=False):
@@ -29,20 +31,16 @@ class ModelPredictor:
         Args:
           inference: an Inference of a model that was built in the scope of `strategy`.
           config: an ExperimentOptions.
-          strategy: a tf.distribute.Strategy of this process alone; default: the current one,
-            outside any scope one device.
+          strategy: a tf.distribute.Strategy; default: the current one, outside any scope one device.
+            Under one of several processes this process predicts alone, on its first device.
           superpixels: whether superpixel ids are asked for.
-
-        Raises:
-          ValueError: for a strategy of several processes.
         """
         strategy = strategy or tf.distribute.get_strategy()
         self.batches_at_once = strategy.num_replicas_in_sync
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            raise ValueError(
-                "evaluation runs in one process, on any number of its devices, but the strategy has "
-                "several; evaluate in one of them"
-            )
+            self.batches_at_once = 1
+        on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+        self.static_size = _static_size(config, on_tpu)
         options = list(config.evaluation.modes) or [
             evaluation_pb2.InferenceMode(name=inference_modes.SINGLE_SCALE)
         ]
@@ -54,7 +52,8 @@ class ModelPredictor:
         }
         self._superpixels = inference.labels_and_superpixels if superpixels else None
         self._run = self._outputs
-        if self.batches_at_once > 1:
+        self._in_graph = self.batches_at_once > 1 or on_tpu
+        if self._in_graph:
             self._run = _on_replicas(self._outputs, strategy)
 
     def predict(self, batches: list[dict]) -> list[tuple[dict, np.ndarray | None]]:
@@ -68,7 +67,7 @@ class ModelPredictor:
           seen once, int32 [b, Y, X], or None where they were not asked for.
         """
         images = [batch["image"] for batch in batches]
-        if self.batches_at_once == 1:
+        if not self._in_graph:
             outputs = [self._run(images[0])]
         else:
             # Replicas that have nothing left to do repeat the last batch for nobody.
@@ -92,6 +91,13 @@ class ModelPredictor:
             if name not in labels:
                 labels[name] = function(images)
         return labels, ids
+
+
+def _static_size(config, on_tpu):
+    options, data = config.evaluation, config.data
+    if options.static_height:
+        return options.static_height, options.static_width
+    return (data.crop_height, data.crop_width) if on_tpu else None
 
 
 def _on_replicas(function, strategy):

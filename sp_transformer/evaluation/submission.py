@@ -234,6 +234,7 @@ class StoredPredictions:
     """Predictions in a folder, in one of FORMATS, for the evaluator: a predictor without a model."""
 
     batches_at_once = 1
+    static_size = None
 
     def __init__(self, folder, submission_format: SubmissionFormat, mode: str):
         """Takes the folder; files are looked for when they are needed.

@@ -73,10 +73,24 @@ def test_three_replicas_of_the_real_model_predict_what_one_predicts(tiny_run, tm
     assert np.abs(counts[0] - counts[1]).sum() <= 2 * max(1, counts[0].sum() // 100_000)
 
 
-def test_strategies_of_several_processes_are_refused(config, inference, monkeypatch):
+def test_of_several_processes_the_one_that_calls_predicts_alone(config, inference, monkeypatch):
     class Several:
         num_replicas_in_sync = 2
 
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", Several)
-    with pytest.raises(ValueError, match="one process"):
-        predictors.ModelPredictor(inference, config, Several())
+    predictor = predictors.ModelPredictor(inference, config, Several())
+    assert predictor.batches_at_once == 1 and predictor.static_size is None
+    image = tf.zeros([1, 2, 3, 3], tf.uint8)
+    ((labels, ids),) = predictor.predict([{"image": image}])
+    assert labels["single_scale"].shape == (1, 2, 3) and ids is None
+
+
+def test_a_tpu_sees_images_of_one_size(config, inference, monkeypatch):
+    class Tpu:
+        num_replicas_in_sync = 8
+
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", Tpu)
+    predictor = predictors.ModelPredictor(inference, config, Tpu())
+    assert predictor.batches_at_once == 8 and predictor.static_size == (32, 32)
+    config.evaluation.static_height, config.evaluation.static_width = 64, 96
+    assert predictors.ModelPredictor(inference, config).static_size == (64, 96)
