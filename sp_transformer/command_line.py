@@ -169,7 +169,7 @@ def restore(model, path: str) -> tuple[int, str]:
     from sp_transformer.model import weights
 
     step = weights.restore_model(model, path)
-    if storage.is_folder(path):
+    if not weights.is_checkpoint(path):
         return step, weights.checkpoint_prefix(path, step)
     return step, weights.prefix_of(path)
 

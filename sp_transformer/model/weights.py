@@ -53,6 +53,21 @@ def prefix_of(path):
     return re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
 
 
+def is_checkpoint(path):
+    """Whether a path names a checkpoint, and not the directory of a run."""
+    return tf.io.gfile.exists(prefix_of(os.fspath(path)) + ".index")
+
+
+def read(prefix):
+    """A reader of a checkpoint's variables.
+
+    Raises:
+      One of TORN_ERRORS if it cannot be read.
+    """
+    # Not tf.train.load_checkpoint: to it a prefix on ram:// is a directory.
+    return tf.compat.v1.train.NewCheckpointReader(prefix)
+
+
 def restore_latest(model_dir, restore):
     """Restores the newest checkpoint that can be read; warns of the newer ones that cannot.
 
@@ -109,7 +124,7 @@ def restore_model(model, path):
         status = tf.train.Checkpoint(model=model_weights(model), step=step).read(prefix)
         status.assert_existing_objects_matched().expect_partial()
 
-    if tf.io.gfile.isdir(path):
+    if not is_checkpoint(path) and tf.io.gfile.isdir(path):
         if restore_latest(path, restore) is None:
             raise CheckpointError(
                 f"there is no checkpoint in {path}: no file ckpt-STEP.index; "
@@ -117,7 +132,7 @@ def restore_model(model, path):
             )
         return int(step.numpy())
     prefix = prefix_of(path)
-    if not tf.io.gfile.exists(prefix + ".index"):
+    if not is_checkpoint(prefix):
         raise CheckpointError(
             f"there is no checkpoint {path}: no such directory, and no file {prefix}.index; "
             "give a model_dir, or a checkpoint as model_dir/ckpt-STEP"
@@ -140,7 +155,7 @@ def check_fits(model, prefix):
     TensorFlow's own checks pass where only a part of the checkpoint is used, and name shapes only
     one at a time.
     """
-    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    shapes = read(prefix).get_variable_to_shape_map()
     stored = {
         key.removeprefix("model/").removesuffix(_VALUE).replace(".S", "/").replace("..", "."): shape
         for key, shape in shapes.items()

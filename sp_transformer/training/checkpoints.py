@@ -137,7 +137,7 @@ class TrainingCheckpoints:
         """Frees the room that a failed save takes, but for a checkpoint that is complete."""
         self._remove_folder(prefix + "_temp")
         try:
-            tf.train.load_checkpoint(prefix)
+            weights.read(prefix)
         except weights.TORN_ERRORS:
             folder, base = os.path.split(prefix)
             for name in storage.list_folder(folder):

@@ -83,7 +83,7 @@ class RunLock:
                 self._write()
         if holder is not None and holder.get("token") != self._own["token"]:
             raise RunLockedError(
-                f"{_describe(holder)} has taken over {self._folder} from this process, which stops "
+                f"{_who(holder)} has taken over {self._folder} from this process, which stops "
                 "without saving; let one of the two go on"
             )
 
@@ -103,7 +103,7 @@ class RunLock:
         holder = _read(self._path)
         if holder is not None and self._lives(holder):
             raise RunLockedError(
-                f"{_describe(holder)} in {self._folder}; wait for it, stop it, or give another "
+                f"{_describe(holder, self._folder)}; wait for it, stop it, or give another "
                 f"model_dir. If you know that it is gone, remove {self._path}"
             )
         self._write()
@@ -112,8 +112,7 @@ class RunLock:
         holder = _read(self._path)
         if holder is None or holder.get("token") != self._own["token"]:
             raise RunLockedError(
-                f"{_describe(holder or {})} in {self._folder} since this moment; give another "
-                "model_dir"
+                f"{_describe(holder or {}, self._folder)}, since this moment; give another model_dir"
             )
 
     def _create(self):
@@ -141,14 +140,14 @@ class RunLock:
         if holder.get("token") is None:
             # Cut off by a full disk: its writer got no further.
             return False
-        if holder["process"] == self._own["process"]:
-            # An earlier run of this very process, which finds out at its next save.
-            return False
         if holder["machine"] == self._own["machine"]:
+            if holder["process"] == self._own["process"]:
+                # An earlier run of this very process, which finds out at its next save.
+                return False
             return _start_of(holder["process"][0]) == holder["process"][1]
         self._say(
-            f"{_describe(holder)} in {self._folder}, or did; watching for up to "
-            f"{self._stale_seconds:.0f} seconds whether it is still there"
+            f"{_describe(holder, self._folder)}, or did; watching for up to {self._stale_seconds:.0f} "
+            "seconds whether it is still there"
         )
         deadline = time.monotonic() + self._stale_seconds
         while time.monotonic() < deadline:
@@ -196,13 +195,17 @@ def _read(path):
     return holder if complete else {}
 
 
-def _describe(holder):
+def _who(holder):
     if not holder:
-        return "another process is at work"
+        return "another process"
+    return f"process {holder['process'][0]} on host {holder['host']}"
+
+
+def _describe(holder, folder):
+    if not holder:
+        return f"another process is at work in {folder}"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", 0)))
-    return (
-        f"process {holder['process'][0]} on host {holder['host']} {holder['purpose']} since {since}"
-    )
+    return f"{_who(holder)} {holder.get('purpose', 'works')} in {folder} since {since}"
 
 
 def _identity():

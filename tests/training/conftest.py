@@ -137,6 +137,8 @@ def make_run_of(config):
             dataset = tiny_dataset(config.training.batch_size, first_step)
             if replicas > 1:
                 dataset = dataset.unbatch().batch(config.training.batch_size // replicas)
+                # Of each step's batches, one a replica, a worker takes those of its own replicas.
+                dataset = dataset.shard(context.num_input_pipelines, context.input_pipeline_id)
             return spoil(dataset)
 
         return loop.TrainingRun(

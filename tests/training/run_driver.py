@@ -177,6 +177,22 @@ def _serve():
         print(json.dumps(answer), flush=True)
 
 
+def _supervised(arguments):
+    """Trains as the training program does under --max_restarts, in processes of their own."""
+    from sp_transformer import exit_codes
+    from sp_transformer.training import files, supervisor
+
+    if not supervisor.is_supervised():
+        command = [sys.executable, __file__, json.dumps(arguments)]
+        sys.exit(supervisor.supervise(command, max_restarts=3, pause=1.0))
+    print("worker process", os.getpid(), flush=True)
+    try:
+        train(**arguments)
+    except files.TRANSIENT_ERRORS as error:
+        print(type(error).__name__, str(error).splitlines()[0], flush=True)
+        sys.exit(exit_codes.LOST_PEER)
+
+
 def train_on_small_disk(model_dir, size, copied_to, **arguments):
     """Trains in a directory of `size` bytes, and copies what is there in the end."""
     import shutil
@@ -215,4 +231,7 @@ if __name__ == "__main__":
 
     from sp_transformer.training import loop  # noqa: F401
 
-    _serve()
+    if len(sys.argv) > 1:
+        _supervised(json.loads(sys.argv[1]))
+    else:
+        _serve()
