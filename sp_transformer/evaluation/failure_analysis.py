@@ -35,9 +35,12 @@ class BinnedConfusion:
 
     def update(self, label, prediction, values) -> None:
         """Adds the pixels of maps [Y, X]; `values`, integer [Y, X], say which bin each falls into."""
-        # A table, for searching a million values costs more than all the rest.
-        table = np.searchsorted(self.bounds, np.arange(max(self.bounds, default=0) + 2))
-        bins = table[np.minimum(values, len(table) - 1)]
+        # A table, for searching a million values costs more than all the rest. Nothing is larger than
+        # the number of pixels but boundaries.FAR, which belongs to the open bin.
+        beyond = min(max(self.bounds, default=0), values.size) + 1
+        table = np.searchsorted(self.bounds, np.arange(beyond + 1))
+        table[beyond] = len(self.bounds)
+        bins = table[np.minimum(values, beyond)]
         for index, matrix in enumerate(self.matrices):
             inside = bins == index
             matrix.update(label[inside], prediction[inside])

@@ -89,8 +89,12 @@ def test_errors_at_boundaries_and_in_small_objects_show_where_they_are():
 
 
 def test_a_map_without_a_boundary_is_far_from_one():
-    analysis = failure_analysis.FailureAnalysis(2, IGNORE, (0, 5))
     label = np.ones((4, 4), int)
     label[1, 1] = IGNORE
-    analysis.update(label, label)
-    assert [entry["pixels"] for entry in analysis.results(("a", "b"))["by_distance"]] == [0, 0, 15]
+    # Bounds that no image reaches cost no memory either.
+    for bounds in ((0, 5), (0, 2**31 - 1)):
+        analysis = failure_analysis.FailureAnalysis(2, IGNORE, bounds, bounds[1:])
+        analysis.update(label, label)
+        results = analysis.results(("a", "b"))
+        assert [entry["pixels"] for entry in results["by_distance"]] == [0, 0, 15]
+    assert [entry["pixels"] for entry in results["by_object_size"]] == [15, 0]
