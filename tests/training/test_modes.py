@@ -97,7 +97,7 @@ def test_two_evaluations_in_one_directory_are_refused(config, model_dir):
     holder |= {"process": [1, start], "token": "other"}
     files.write_text(f"{model_dir}/eval/{run_lock.LOCK_FILE}", json.dumps(holder))
     for mode in ("eval", "continuous_eval"):
-        with pytest.raises(run_lock.RunLockedError, match="process 1 on host .* evaluates in"):
+        with pytest.raises(run_lock.RunLockedError, match=r"process 1 on host .* evaluates in"):
             modes.run(mode, config, model_dir)
     held.release()
 
