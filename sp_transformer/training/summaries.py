@@ -79,8 +79,10 @@ def forget_from(folder, step):
     second = max(int(time.time()), max(seconds) + 1)
     # tf.summary cannot write such an event; its files are TFRecords.
     with tf.io.TFRecordWriter(os.path.join(folder, f"events.out.tfevents.{second}.restart")) as out:
-        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        for contents in ({"file_version": "brain.Event:2"}, {"step": step, "session_log": start}):
+        log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        start = {"step": step, "session_log": log}
+        # Twice: the first start that TensorBoard sees in a folder is none that follows a kill.
+        for contents in ({"file_version": "brain.Event:2"}, start, start):
             event = tf.compat.v1.Event(wall_time=time.time(), **contents)
             out.write(event.SerializeToString())
     # A clock that was set back must not hold up a run for long.

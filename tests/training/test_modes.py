@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from sp_transformer.model import weights
 from sp_transformer.training import best, files, following, modes, run_directory, run_lock
@@ -36,7 +36,7 @@ def model_dir(tiny_run, tmp_path, monkeypatch):
 
 def points(folder, tag):
     """The points that TensorBoard shows: pairs of step and value."""
-    events = event_accumulator.EventAccumulator(folder, size_guidance={"tensors": 0})
+    events = plugin_event_accumulator.EventAccumulator(folder, tensor_size_guidance={"scalars": 0})
     events.Reload()
     return [
         (event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)
