@@ -69,9 +69,6 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["sp_transformer", "sp_transformer.*"]),
-    entry_points={
-        "console_scripts": ["sp-transformer-inspect-data = sp_transformer.inspect_data:console"]
-    },
     python_requires=">=3.11,<3.12",
     install_requires=[
         "absl-py>=2.1",

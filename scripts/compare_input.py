@@ -11,6 +11,7 @@ to the order of the images) and with those of tf.image.
 
 import os
 import sys
+import time
 
 from absl import flags, logging
 
@@ -18,6 +19,11 @@ from sp_transformer import command_line
 
 OURS, ORDINARY = "ours", "ordinary"
 STEPS = ("read", "decode", "whole")
+CLOCKS = ("wall", "cpu")
+_CPU_RULE = (
+    "Not by the wall clock: seconds in which cores worked for this process, over the number of cores. Other programs "
+    "do not count, nor cores of which the pipeline made no use."
+)
 _COLUMNS = [
     "pipeline",
     "step",
@@ -36,14 +42,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "Folder that prepare_data wrote from the same data with --encoding=png. Required.",
         flag_values=values,
     )
-    flags.DEFINE_integer("images", 32, "Examples in a round.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("rounds", 5, "Rounds that are timed.", flag_values=values)
-    flags.DEFINE_integer("warmup", 1, "Rounds in front of these, untimed.", flag_values=values)
-    flags.DEFINE_float(
-        "steps_per_second",
-        4.0,
-        "Speed of training that the needed cores are worked out for.",
-        lower_bound=0,
+    command_line.define_timing_flags(values, rounds=5, warmup=1)
+    command_line.define_input_timing_flags(values)
+    flags.DEFINE_enum(
+        "clock",
+        "wall",
+        list(CLOCKS),
+        "What seconds are: of the wall, or those in which cores worked for this process over the number of cores, "
+        "which leave out other programs and the waiting of cores that had nothing to do.",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -53,7 +59,6 @@ def define_flags(values: flags.FlagValues) -> None:
         "Default: every step.",
         flag_values=values,
     )
-    flags.DEFINE_string("json", None, "File to write all numbers to.", flag_values=values)
     flags.adopt_module_key_flags(command_line, values)
 
 
@@ -82,14 +87,14 @@ def main(values: flags.FlagValues) -> int:
             f"--steps={','.join(chosen)} is not of {', '.join(STEPS)}, or has decode without read, "
             "which it is the difference to"
         )
-    report = compare(config, settings, values.png_dir, chosen)
+    report = compare(config, settings, values.png_dir, chosen, values.clock)
     if values.json:
         reports.write_json(report, values.json)
     print(reports.table(report))
     return 0
 
 
-def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
+def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = (), clock: str = "wall"):
     """Measures both pipelines.
 
     Args:
@@ -97,6 +102,7 @@ def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
       settings: benchmarking Settings of report "input".
       png_dir: the data of the ordinary pipeline.
       chosen: of STEPS; empty for every step.
+      clock: one of CLOCKS.
 
     Returns:
       The Report.
@@ -133,6 +139,7 @@ def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
         settings.rounds,
         settings.warmup,
         progress=lambda done, total: print(f"round {done} of {total}", file=sys.stderr),
+        clock=_cpu_clock(input_report.cores()) if clock == "cpu" else None,
     )
     steps = {}
     for pipeline in names.values():
@@ -171,6 +178,7 @@ def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
         title=f"{config.experiment_name}: training input against an ordinary tfds pipeline",
         rules=[
             *rules.input_rules(settings),
+            *([_CPU_RULE] if clock == "cpu" else []),
             "Ordinary: tfds decodes the PNGs whole, tf.image.resize, crop, colours, flip, pad "
             "(scripts/ordinary_input.py). Scales, places and flips are drawn from the same distribution; as many "
             "parallel calls.",
@@ -181,6 +189,11 @@ def compare(config, settings, png_dir: str, chosen: tuple[str, ...] = ()):
         environment=environment.describe(),
         settings=settings.as_dict(),
     )
+
+
+def _cpu_clock(cores):
+    """A clock that goes as the wall's does where all cores work for this process alone."""
+    return lambda: time.process_time() / cores
 
 
 def _last(timings):

@@ -64,25 +64,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "Also measures peak memory, in a process of its own for each variant. Not for stages.",
         flag_values=values,
     )
-    flags.DEFINE_integer("rounds", 10, "Rounds that are timed.", flag_values=values)
-    flags.DEFINE_integer("warmup", 2, "Untimed rounds before these.", flag_values=values)
-    flags.DEFINE_integer(
-        "images",
-        32,
-        "Training examples that --report=input times in a round.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "steps_per_second",
-        4.0,
-        "Speed of training that --report=input works out the needed cores for.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "json", None, "File that the whole report is written to as JSON.", flag_values=values
-    )
+    command_line.define_timing_flags(values, rounds=10, warmup=2)
+    command_line.define_input_timing_flags(values)
     flags.DEFINE_bool(
         "dry_run",
         False,

@@ -57,6 +57,33 @@ def run(main: Callable[[flags.FlagValues], int], define_flags: Callable) -> None
     app.run(guarded, flags_parser=parse)
 
 
+def define_timing_flags(values: flags.FlagValues, rounds: int, warmup: int) -> None:
+    """--rounds, --warmup and --json of programs that measure, with these defaults."""
+    flags.DEFINE_integer("rounds", rounds, "Rounds that are timed.", flag_values=values)
+    flags.DEFINE_integer("warmup", warmup, "Untimed rounds before these.", flag_values=values)
+    flags.DEFINE_string(
+        "json", None, "File that the whole report is written to as JSON.", flag_values=values
+    )
+
+
+def define_input_timing_flags(values: flags.FlagValues) -> None:
+    """--images and --steps_per_second of programs that measure the training input."""
+    flags.DEFINE_integer(
+        "images",
+        32,
+        "Training examples that are timed in a round of the training input.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "steps_per_second",
+        4.0,
+        "Speed of training that the cores which the input needs are worked out for.",
+        lower_bound=0,
+        flag_values=values,
+    )
+
+
 def define_config_flags(values: flags.FlagValues) -> None:
     """--config_file, --override and --data_dir."""
     flags.DEFINE_string(

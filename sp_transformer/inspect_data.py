@@ -59,10 +59,5 @@ def main(values: flags.FlagValues) -> int:
         return _INTERRUPTED
 
 
-def console() -> None:
-    """The program of this name that installation makes."""
-    command_line.run(main, define_flags)
-
-
 if __name__ == "__main__":
-    console()
+    command_line.run(main, define_flags)

@@ -26,6 +26,26 @@ training { steps: 10 warmup_steps: 1 batch_size: 2 }
 evaluation { batch_size: 2 }
 """
 
+# What the programs that measure the training input are tried on.
+TINY_INPUT = """
+data {
+  dataset: "synthetic_streets"
+  synthetic_streets { height: 48 width: 96 train_images: 5 val_images: 1 }
+  crop_height: 32 crop_width: 64
+  augmentation { min_scale: 0.5 max_scale: 2 color_policy: "jitter" }
+}
+model { backbone { name: "resnet18" } tokenizer { superpixel_stride: 32 } }
+training { batch_size: 4 }
+"""
+
+
+@pytest.fixture(scope="session")
+def input_config_file(tmp_path_factory):
+    """Path of a config of tiny drawn streets."""
+    path = tmp_path_factory.mktemp("config") / "input.textproto"
+    path.write_text(TINY_INPUT)
+    return path
+
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):

@@ -1,14 +1,13 @@
-"""Planted faults, through the installed command line: inspect_data finds each, training refuses or skips them."""
+"""Planted faults, through the command line: inspect_data finds each, training refuses or skips them."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
-SCRIPT = pathlib.Path(sys.executable).parent / "sp-transformer-inspect-data"
+PROGRAM = (sys.executable, "-m", "sp_transformer.inspect_data")
 
 
 def _run(*arguments):
@@ -42,7 +41,7 @@ def faulty(tmp_path_factory, faulty_data):
 
 def test_inspection_finds_every_planted_fault(config_file, faulty, faulty_data, tmp_path):
     result = _run(
-        SCRIPT, "--config_file", config_file, "--data_dir", faulty, "--output_dir", tmp_path
+        *PROGRAM, "--config_file", config_file, "--data_dir", faulty, "--output_dir", tmp_path
     )
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
@@ -124,6 +123,6 @@ def test_usage_errors_exit_with_2(config_file, faulty_data, tmp_path):
             "split 'test' is unknown",
         ),
     ]:
-        result = _run(SCRIPT, *arguments)
+        result = _run(*PROGRAM, *arguments)
         assert result.returncode == 2 and text in result.stderr, result.stderr
         assert "Traceback" not in result.stderr

@@ -74,6 +74,7 @@ def measure_interleaved(
     warmup: int = 2,
     synchronize: Callable[[Any], None] = synchronize,
     progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> dict[Hashable, Timing]:
     """Times functions against each other.
 
@@ -87,6 +88,7 @@ def measure_interleaved(
       warmup: how many rounds run before these, untimed: tracing, compilation and allocation happen there.
       synchronize: called with a function's outputs before the clock stops.
       progress: called with (rounds done, rounds in all), warm-up included, after each round.
+      clock: what is read before and after, in seconds; default: the wall's.
 
     Returns:
       {name: Timing} in the order of `functions`.
@@ -106,7 +108,7 @@ def measure_interleaved(
         for turn in range(warmup + rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                elapsed = _time_once(functions[name], synchronize)
+                elapsed = _time_once(functions[name], synchronize, clock or time.perf_counter)
                 if turn >= warmup:
                     seconds[name].append(elapsed)
             if progress:
@@ -140,11 +142,11 @@ def ratio(timing: Timing, reference: Timing) -> Ratio:
     return Ratio(tuple(ours / theirs for ours, theirs in pairs))
 
 
-def _time_once(function, synchronize):
-    start = time.perf_counter()
+def _time_once(function, synchronize, clock):
+    start = clock()
     outputs = function()
     synchronize(outputs)
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     # Freed here and not at the next call, whose time it would be.
     del outputs
     return elapsed

@@ -248,7 +248,7 @@ def jitter(image, seed, strength):
     matrix = brightness * contrast * tf.matmul(matrix, _hue_matrix(draws[3] / 10))
     mean = tf.tensordot(autoaugment.mean_color(image), luminance, 1)
     colors = tf.matmul(tf.reshape(image, [-1, 3]), matrix) + brightness * (1 - contrast) * mean
-    return tf.reshape(tf.clip_by_value(colors, 0, 255), tf.shape(image))
+    return tf.reshape(autoaugment.clip(colors), tf.shape(image))
 
 
 def _hue_matrix(turns):

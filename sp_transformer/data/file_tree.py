@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sp_transformer.data import image_io, storage
 from sp_transformer.data.faults import unpaired
-from sp_transformer.data.source import Source
+from sp_transformer.data.source import NamedSource
 from sp_transformer.data.train_ids import TrainIds, check_sizes
 
 _LISTED = 5  # Files that an error names before it only counts them.
@@ -126,7 +126,7 @@ class ZipTree(FileTree):
         return f"{self._path}:{path}"
 
 
-class TreeSource(Source):
+class TreeSource(NamedSource):
     """Images and labels of file trees, paired by the caller."""
 
     def __init__(
@@ -152,13 +152,6 @@ class TreeSource(Source):
         self._names = names
         self.has_labels = labels is not None
         self._to_train_ids = TrainIds(label_map)
-
-    def __len__(self):
-        return len(self._images)
-
-    def name(self, index):
-        """Returns the image's path in the data set, without extension."""
-        return self._names[index]
 
     def image_path(self, index) -> str:
         """Returns the path of an image file, for people."""

@@ -14,13 +14,13 @@ from collections import Counter
 
 from sp_transformer.data import image_io, storage
 from sp_transformer.data.faults import unpaired
-from sp_transformer.data.source import Source
+from sp_transformer.data.source import NamedSource
 from sp_transformer.data.train_ids import TrainIds, check_sizes
 
 _LISTED = 5  # Files and ids that an error names before it only counts them.
 
 
-class FolderSource(Source):
+class FolderSource(NamedSource):
     """One split of a data set of image files and label PNGs.
 
     The order is that of the images' paths. All faults that need no pixel to be read (nothing found,
@@ -65,13 +65,6 @@ class FolderSource(Source):
             self._names = _unique_names(self._images)
             self._labels = [paired.label_of[path] for path in self._images]
             self._to_train_ids = TrainIds(label_map)
-
-    def __len__(self):
-        return len(self._images)
-
-    def name(self, index):
-        """Returns the image's path relative to data_dir, without extension."""
-        return self._names[index]
 
     def image_path(self, index) -> str:
         """Returns the path of an image file."""

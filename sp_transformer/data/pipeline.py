@@ -101,6 +101,8 @@ def train_dataset(config, source, first_step=0, input_context=None, skipped=None
     dataset = data_service.distribute(dataset, data.data_service)
     options = tf.data.Options()
     options.deterministic = data.deterministic
+    # The thread that made an example copies it into its batch; one thread would do so for all.
+    options.experimental_optimization.map_and_batch_fusion = True
     return dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
 
 

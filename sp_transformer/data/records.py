@@ -28,7 +28,7 @@ import numpy as np
 from sp_transformer.config import data_validation
 from sp_transformer.config import label_map as label_maps
 from sp_transformer.data import image_io, storage, tiles
-from sp_transformer.data.source import Source
+from sp_transformer.data.source import NamedSource
 
 FORMAT = "sp_transformer records"
 VERSION = 1
@@ -177,7 +177,7 @@ def check_label_map(stored: dict, label_map: label_maps.LabelMap, folder: str) -
         )
 
 
-class RecordsSource(Source):
+class RecordsSource(NamedSource):
     """One split of a folder of records."""
 
     def __init__(self, folder: str, split: str, label_map: label_maps.LabelMap):
@@ -218,13 +218,6 @@ class RecordsSource(Source):
         )
         # {(index, "image" or "label"): where its tiles lie}; a kilobyte an image.
         self._layouts = {}
-
-    def __len__(self):
-        return len(self._names)
-
-    def name(self, index):
-        """Returns the name that the image had in the source that was prepared."""
-        return self._names[index]
 
     def size(self, index: int) -> tuple[int, int]:
         """Returns (Y, X) of an image, from the index."""
@@ -315,8 +308,7 @@ class RecordsSource(Source):
         try:
             if layout is not None:
                 return tiles.decode_region(layout, data, first, *part)
-            read = image_io.read_image if kind == "image" else image_io.read_label_ids
-            array = read(self.name(index), data)
+            array = _read_file(kind, self.name(index), data)
         except ValueError as error:
             raise ValueError(self._damaged(index, kind, error)) from error
         if array.shape[:2] != self.size(index):
@@ -331,6 +323,15 @@ class RecordsSource(Source):
     def _damaged(self, index, kind, error):
         path = self._shards[self._shard_of[index]].path
         return f"{kind} {self.name(index)} in {path} is damaged: {error}; {_MEND}"
+
+
+def _read_file(kind, name, data):
+    """Decodes a file of another format than tiles."""
+    if kind == "label":
+        return image_io.read_label_ids(name, data)
+    # No other JPEG is ever stored: see `shard_workers`.
+    is_jpeg = data.startswith(image_io.JPEG_START)
+    return (image_io.read_upright_jpeg if is_jpeg else image_io.read_image)(name, data)
 
 
 def _open_shard(path, index):

@@ -73,3 +73,15 @@ class Source(abc.ABC):
         Where it is given, `image_io.read_image` of it equals the image that `read` returns.
         """
         return None
+
+
+class NamedSource(Source):
+    """A Source that sets `_names`, the list of its images' names."""
+
+    _names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index]

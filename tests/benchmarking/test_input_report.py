@@ -8,28 +8,16 @@ from sp_transformer.benchmarking import input_report, settings, timing
 from sp_transformer.config import load_config
 from sp_transformer.data import preparation
 
-CONFIG = """
-data {
-  dataset: "synthetic_streets"
-  synthetic_streets { height: 48 width: 96 train_images: 5 val_images: 1 }
-  crop_height: 32 crop_width: 64
-  augmentation { min_scale: 0.5 max_scale: 2 color_policy: "jitter" }
-}
-model { backbone { name: "resnet18" } tokenizer { superpixel_stride: 32 } }
-training { batch_size: 4 }
-"""
-
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tmp_path_factory, input_config_file):
     root = tmp_path_factory.mktemp("input")
-    (root / "input.textproto").write_text(CONFIG)
-    config = load_config(root / "input.textproto")
+    config = load_config(input_config_file)
     preparation.prepare(config.data, str(root / "records"), ["train"])
     override = f"""data {{ dataset: "records" data_dir: "{root / "records"}" label_map {{ {
         " ".join(f'classes {{ name: "{name}" color: "#102030" }}' for name in _names(config))
     } }} }}"""
-    return load_config(root / "input.textproto", [override])
+    return load_config(input_config_file, [override])
 
 
 def _names(config):

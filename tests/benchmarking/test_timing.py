@@ -127,3 +127,9 @@ def test_import_loads_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_another_clock_is_read_before_and_after():
+    ticks = iter(range(100))
+    timings = timing.measure_interleaved({"a": lambda: None}, 3, 0, clock=lambda: 2 * next(ticks))
+    assert timings["a"].seconds == (2, 2, 2)

@@ -231,3 +231,32 @@ def _png_of_rows(rows, shape, bits, color_type):
     content = zlib.compress(b"".join(b"\0" + row for row in rows))
     body = chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 60},
+        {"quality": 92, "subsampling": 0},
+        {"quality": 85, "subsampling": 1, "progressive": True},
+        {"quality": 75, "restart_marker_rows": 1},
+    ],
+)
+def test_both_jpeg_decoders_give_the_same_pixels(options, grey):
+    # Smooth with edges, of odd size: what subsampled colours and inexact transforms show in.
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 256, (9, 13, 3), dtype=np.uint8))
+    image = np.asarray(image.resize((131, 77), Image.Resampling.BICUBIC))
+    data = image_io.encode(image[..., 0] if grey else image, "JPEG", **options)
+    assert image_io.is_upright_jpeg(data)
+    read = image_io.read_upright_jpeg("a", data)
+    assert read.dtype == np.uint8
+    assert np.array_equal(read, image_io.read_image("a", data))
+
+
+def test_torn_jpeg_is_named_by_the_fast_decoder_too(rgb):
+    data = image_io.encode(np.kron(rgb, np.ones((8, 8, 1), np.uint8)), "JPEG")
+    for torn in (data[: len(data) // 2], data[:3]):
+        with pytest.raises(FileFault, match="cannot read image torn one"):
+            image_io.read_upright_jpeg("torn one", torn)

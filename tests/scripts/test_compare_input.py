@@ -15,16 +15,6 @@ from sp_transformer.config import derived, load_config
 from sp_transformer.data import augmentation, preparation, resize
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
-CONFIG = """
-data {
-  dataset: "synthetic_streets"
-  synthetic_streets { height: 48 width: 96 train_images: 5 val_images: 1 }
-  crop_height: 32 crop_width: 64
-  augmentation { min_scale: 0.5 max_scale: 2 color_policy: "jitter" }
-}
-model { backbone { name: "resnet18" } tokenizer { superpixel_stride: 32 } }
-training { batch_size: 4 }
-"""
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +27,9 @@ def scripts():
         sys.path.remove(str(SCRIPTS))
 
 
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("config") / "input.textproto"
-    path.write_text(CONFIG)
-    return path
-
-
 @pytest.mark.parametrize("longer_side", [0, 80])
-def test_examples_equal_ours(scripts, config_file, longer_side):
-    config = load_config(config_file, [f"data {{ resize_longer_side: {longer_side} }}"])
+def test_examples_equal_ours(scripts, input_config_file, longer_side):
+    config = load_config(input_config_file, [f"data {{ resize_longer_side: {longer_side} }}"])
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (48, 96, 3), dtype=np.uint8)
     label = generator.integers(0, 19, (48, 96)).astype(np.int32)
@@ -62,8 +45,8 @@ def test_examples_equal_ours(scripts, config_file, longer_side):
         assert np.array_equal(theirs[1], ours[1])
 
 
-def test_both_are_timed_and_written(scripts, config_file, tmp_path, capsys):
-    config = load_config(config_file)
+def test_both_are_timed_and_written(scripts, input_config_file, tmp_path, capsys):
+    config = load_config(input_config_file)
     preparation.prepare(config.data, str(tmp_path / "ours"), ["train"])
     preparation.prepare(config.data, str(tmp_path / "pngs"), ["train"], encoding="png")
     names = derived.data_label_map(config.data).names
@@ -73,7 +56,7 @@ def test_both_are_timed_and_written(scripts, config_file, tmp_path, capsys):
     values(
         [
             "compare_input",
-            f"--config_file={config_file}",
+            f"--config_file={input_config_file}",
             f"--data_dir={tmp_path / 'ours'}",
             f"--png_dir={tmp_path / 'pngs'}",
             f'--override=data {{ dataset: "records" label_map {{ {classes} }} }}',
@@ -94,6 +77,11 @@ def test_both_are_timed_and_written(scripts, config_file, tmp_path, capsys):
     assert scripts.compare_input.main(values) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["step"] for row in report["rows"]} == {"read", "decode"}
+    # The seconds of cores, which no other program takes away: at most as many as the wall's.
+    values["steps"].value, values["clock"].value = ["whole"], "cpu"
+    assert scripts.compare_input.main(values) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert any("Not by the wall clock" in rule for rule in report["rules"])
     values["steps"].value = ["decode"]
     with pytest.raises(ValueError, match="decode without read"):
         scripts.compare_input.main(values)
