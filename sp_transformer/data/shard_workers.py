@@ -66,13 +66,16 @@ def run(work, tasks, num_workers, report):
                 for future in ready:
                     yield futures[future], future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
+            pool.shutdown(wait=False, cancel_futures=True)
             raise OSError(
                 "a worker process was ended from outside (out of memory?); run the same command again, it goes on "
                 "where it stopped, perhaps with fewer --num_workers"
             ) from error
-        finally:
-            # After an error nobody waits for what is left.
+        except BaseException:
+            # Nobody waits for what is left. Otherwise the pool waits: a worker that is still starting, because others
+            # had done all the work, needs the counter.
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _initialize_worker(counter):
