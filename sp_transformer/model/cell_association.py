@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from sp_transformer.model import cpu_kernels
 from sp_transformer.model.interpolation import interpolation_matrix, resize_bilinear
 from sp_transformer.model.neighborhood import namespace
 from sp_transformer.model.superpixel_grid import SuperpixelGrid
@@ -130,9 +131,11 @@ def label_map(products, superpixel_logits, grid, view):
         weights = ops.exp(logits - ops.max(logits, axis=2, keepdims=True))
         return _argmax(ops.matmul(ops.swapaxes(classes, 2, 3), weights), axis=2)
 
-    return _map_bands(
-        band_labels, (products, neighbor_classes(superpixel_logits, grid)), grid, view
-    )
+    def labels(products, superpixel_logits):
+        classes = neighbor_classes(superpixel_logits, grid)
+        return _map_bands(band_labels, (products, classes), grid, view)
+
+    return cpu_kernels.fused(labels, products, superpixel_logits)
 
 
 def superpixel_map(products, grid, view):
@@ -143,10 +146,13 @@ def superpixel_map(products, grid, view):
         neighbor = _argmax(image_logits(band_products, grid, view), axis=2)
         return superpixel_ids(neighbor, cells, grid)
 
-    batch = ops.shape(products)[0]
-    cells = ops.reshape(ops.arange(grid.cells, dtype="int32"), [1, grid.cells, 1])
-    cells = ops.broadcast_to(cells, [batch, grid.cells, 1])
-    return _map_bands(band_superpixels, (products, cells), grid, view)
+    def superpixels(products):
+        batch = ops.shape(products)[0]
+        cells = ops.reshape(ops.arange(grid.cells, dtype="int32"), [1, grid.cells, 1])
+        cells = ops.broadcast_to(cells, [batch, grid.cells, 1])
+        return _map_bands(band_superpixels, (products, cells), grid, view)
+
+    return cpu_kernels.fused(superpixels, products)
 
 
 def superpixel_ids(neighbor, cells, grid):

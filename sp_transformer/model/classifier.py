@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from sp_transformer.model.layer_normalization import LayerNormalization
-from sp_transformer.model.projection import FeedForward
+from sp_transformer.model.projection import FeedForward, dense
 
 # Products of queries and keys at a time, 4 MiB in float32; in no more parts than that, as each costs operations.
 _PAIRS = 2**20
@@ -44,10 +44,11 @@ class SelfAttention(keras.layers.Layer):
     def call(self, x):
         y = self.norm(x)
         size = x.shape[-1] // self.heads
-        queries, keys, values = self.query(y) * size**-0.5, self.key(y), self.value(y)
+        queries = dense(self.query, y) * size**-0.5
+        keys, values = dense(self.key, y), dense(self.value, y)
         heads = (ops.split(part, self.heads, axis=-1) for part in (queries, keys, values))
         attended = [self._attend_in_parts(*head) for head in zip(*heads, strict=True)]
-        return x + self.output_layer(ops.concatenate(attended, axis=-1))
+        return dense(self.output_layer, ops.concatenate(attended, axis=-1), residual=x)
 
     def _attend_in_parts(self, queries, keys, values):
         """One head: [B, M, D] each -> [B, M, D].

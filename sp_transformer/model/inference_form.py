@@ -1,8 +1,8 @@
 """A trained model -> the same function in the form that is fastest to infer.
 
 In inference BatchNorm is a fixed scale and shift of each channel, which the convolution in front of it can carry in its
-kernel and bias. On CPUs, layer normalisation has a kernel of its own (`kernels`). The result equals the trained form up
-to rounding, not bit by bit.
+kernel and bias. On CPUs, kernels that only inference can use save passes over large tensors (`kernels`). The result
+equals the trained form up to rounding, not bit by bit.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.model import layer_normalization
+from sp_transformer.model import cpu_kernels
 from sp_transformer.model.backbones import resnet
 from sp_transformer.model.sp_transformer import SPTransformer
 
@@ -51,13 +51,13 @@ def kernels(jit_compile=False) -> contextlib.AbstractContextManager:
       jit_compile: whether XLA compiles, which makes its own kernels.
 
     Returns:
-      `layer_normalization.cpu_kernel()` where TensorFlow's own kernels run and no accelerator does; else a context that
+      `cpu_kernels.cpu_kernels()` where TensorFlow's own kernels run and no accelerator does; else a context that
       changes nothing.
     """
     accelerators = [x for x in tf.config.list_physical_devices() if x.device_type != "CPU"]
     if jit_compile or accelerators:
         return contextlib.nullcontext()
-    return layer_normalization.cpu_kernel()
+    return cpu_kernels.cpu_kernels()
 
 
 def fold_resnet(backbone) -> resnet.ResNet:

@@ -1,28 +1,10 @@
 """Layer normalisation along the last axis, in as few passes over the tensor as TensorFlow allows."""
 
-import contextlib
-import contextvars
-
 import keras
 import tensorflow as tf
 from keras import ops
 
-_cpu_kernel = contextvars.ContextVar("cpu_kernel", default=False)
-
-
-@contextlib.contextmanager
-def cpu_kernel():
-    """What is traced inside normalises in one pass on TensorFlow's CPU builds; for inference on CPUs only.
-
-    Those builds have a kernel for layer normalisation that no Python function reaches: the graph optimizer puts it in
-    the place of a certain pattern around FusedBatchNorm. Where it does not, the pattern still computes the same. GPUs
-    do not take it with an epsilon below 1e-5, and converters to other formats do not know it.
-    """
-    token = _cpu_kernel.set(True)
-    try:
-        yield
-    finally:
-        _cpu_kernel.reset(token)
+from sp_transformer.model import cpu_kernels
 
 
 @keras.saving.register_keras_serializable("sp_transformer")
@@ -37,7 +19,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, x):
-        normalize = self._by_cpu_kernel if _cpu_kernel.get() else self._normalize
+        normalize = self._by_cpu_kernel if cpu_kernels.enabled() else self._normalize
         gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
         return ops.cast(normalize(ops.cast(x, "float32"), gamma, beta), self.compute_dtype)
 
@@ -47,6 +29,9 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return centred * ops.rsqrt(variance + self.epsilon) * gamma + beta
 
     def _by_cpu_kernel(self, x, gamma, beta):
+        # TensorFlow's CPU builds have a kernel for layer normalisation that no Python function reaches: the graph
+        # optimizer puts it in the place of this pattern around FusedBatchNorm. Where it does not, the pattern still
+        # computes the same. GPUs do not take it with an epsilon below 1e-5, and converters do not know it.
         channels = x.shape[-1]
         # The optimizer takes matrices only, and would join this reshape with the next.
         tokens = tf.reshape(x, [-1, channels])

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from sp_transformer.model import cpu_kernels
 from sp_transformer.model.layer_normalization import LayerNormalization
 
 
@@ -26,6 +27,14 @@ def _as_matrix(x):
 def _like(x, tokens):
     """[M, C] -> [..., C], as `x` has them."""
     return ops.reshape(tokens, [*ops.shape(x)[:-1], tokens.shape[-1]])
+
+
+def dense(layer, x, residual=None):
+    """A Dense layer, [..., C] -> [..., units], plus `residual` of that shape."""
+    tokens = layer(_as_matrix(x))
+    if residual is not None:
+        tokens = _as_matrix(residual) + tokens
+    return _like(x, tokens)
 
 
 @keras.saving.register_keras_serializable("sp_transformer")
@@ -71,14 +80,12 @@ class Projection(keras.layers.Layer):
         """The rest of the projection, for outputs of `first_layer`, plus `residual`."""
         if self.hidden is None:
             return x if residual is None else residual + x
-        return self.after_hidden_layer(gelu(x), residual)
+        # No Dense layer in front, whose kernel would take the GELU with it.
+        return self.after_hidden_layer(cpu_kernels.fused(gelu, x), residual)
 
     def after_hidden_layer(self, x, residual=None):
         """The output layer alone, for what `hidden_units_of` gives, plus `residual`."""
-        tokens = self.output_layer(_as_matrix(x))
-        if residual is not None:
-            tokens = _as_matrix(residual) + tokens
-        return _like(x, tokens)
+        return dense(self.output_layer, x, residual)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import test_util
 
-from sp_transformer.model.layer_normalization import LayerNormalization, cpu_kernel
+from sp_transformer.model.cpu_kernels import cpu_kernels
+from sp_transformer.model.layer_normalization import LayerNormalization
 
 CHANNELS = 24
 SHAPES = [(3, 5, 7, CHANNELS), (2, 9, CHANNELS), (1, 1, CHANNELS), (4, CHANNELS)]
@@ -73,7 +74,7 @@ def test_large_common_offsets_cost_no_more_than_float32_holds(
     """E[x^2] - E[x]^2 would lose everything at 1e4; deviations from the mean lose what x itself has lost."""
     x = normal(6, CHANNELS) + np.float32(offset)
     expected = layer_reference.layer_norm(layer_reference.double(x), layer)
-    context = cpu_kernel() if by_kernel else contextlib.nullcontext()
+    context = cpu_kernels() if by_kernel else contextlib.nullcontext()
     with context:
         actual = tf.function(lambda x: layer(x))(x)
     layer_reference.assert_close(actual, expected, 1e-5 + 1e-7 * offset)
@@ -92,7 +93,7 @@ def test_bfloat16_computes_in_float32(layer_reference):
     # Tokens around 100, of which bfloat16 holds no more than 0.25: rounded to it once, not on the way.
     x = tf.cast(normal(6, CHANNELS) * 30 + 100, tf.bfloat16)
     expected = layer_reference.layer_norm(layer_reference.double(x), layer)
-    for context in contextlib.nullcontext(), cpu_kernel():
+    for context in contextlib.nullcontext(), cpu_kernels():
         with context:
             actual = tf.function(lambda x: layer(x))(x)
         assert actual.dtype == tf.bfloat16
@@ -119,7 +120,7 @@ def test_survives_its_config(layer):
 def test_cpu_kernel_gives_the_same(shape, known, jit_compile, layer, layer_reference):
     x = tf.constant(normal(*shape) * 3 + 1)
     size = shape if known else (*[None] * (len(shape) - 1), CHANNELS)
-    with cpu_kernel():
+    with cpu_kernels():
         by_kernel = tf.function(
             lambda x: layer(x), input_signature=[tf.TensorSpec(size)], jit_compile=jit_compile
         ).get_concrete_function()
@@ -131,10 +132,10 @@ def test_cpu_kernel_ends_with_its_context(layer):
         graph = tf.function(lambda x: layer(x)).get_concrete_function(tf.zeros([2, CHANNELS])).graph
         return {op.type for op in graph.get_operations()}
 
-    with cpu_kernel():
+    with cpu_kernels():
         assert "FusedBatchNormV3" in ops()
     assert "FusedBatchNormV3" not in ops()
-    with contextlib.suppress(KeyError), cpu_kernel():
+    with contextlib.suppress(KeyError), cpu_kernels():
         raise KeyError
     assert "FusedBatchNormV3" not in ops()
 
@@ -144,7 +145,7 @@ def test_cpu_kernel_ends_with_its_context(layer):
 @pytest.mark.parametrize("known", [True, False])
 def test_cpu_kernel_takes_the_place_of_the_pattern(shape, known, layer, optimized_ops):
     size = shape if known else (*[None] * (len(shape) - 1), CHANNELS)
-    with cpu_kernel():
+    with cpu_kernels():
         function = tf.function(lambda x: layer(x), input_signature=[tf.TensorSpec(size)])
         function.get_concrete_function()
     ops = optimized_ops(function, tf.constant(normal(*shape)))
