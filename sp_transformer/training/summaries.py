@@ -1,5 +1,7 @@
 """TensorBoard scalars and pictures of a training run."""
 
+import time
+
 import numpy as np
 import tensorflow as tf
 
@@ -58,7 +60,10 @@ class TrainSummaries:
 def forget_from(writer, step):
     """Makes TensorBoard drop what it has of `step` and later ones: they are going to be written anew."""
     event = tf.compat.v1.Event(
-        step=step, session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        wall_time=time.time(),
+        step=step,
+        session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START),
     )
-    with writer.as_default(step=step):
-        tf.summary.experimental.write_raw_pb(event.SerializeToString())
+    # There is no public way to write an event as it is: tf.summary.experimental.write_raw_pb takes
+    # summaries only, and an event that it is given is lost without a word.
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

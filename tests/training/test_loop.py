@@ -179,6 +179,9 @@ def test_a_torn_save_falls_back_to_the_one_before(
     run = make_run(model_dir)
     assert run.step == (10 if damage == "empty state" else 8)
     assert ("ckpt-10" in caplog.text) == damage.startswith("truncated")
+    # Nobody else takes it for the newest one, and it is not thrown away.
+    torn = 2 if damage.startswith("truncated") else 0
+    assert len(list(model_dir.glob("unreadable-ckpt-10.*"))) == torn
     assert not list(model_dir.glob("*_temp"))
     run.train(stream=io.StringIO())
     assert_same_weights(run, reference)
