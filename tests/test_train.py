@@ -126,6 +126,7 @@ def test_each_end_has_its_exit_code(config_file, tmp_path, monkeypatch, capsys, 
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_supervised_run_is_started_again(config_file, tmp_path):
     """Killed in the middle of its first start, by a signal to the process that trains."""
     arguments = ["--config_file", config_file, "--model_dir", tmp_path / "run", "--max_restarts=2"]
