@@ -85,6 +85,8 @@ setuptools.setup(
         # Palette and 16-bit label PNGs, which TensorFlow's decoder does not read as ids; drawing the synthetic streets.
         "pillow>=11",
         "protobuf>=6.31.1,<8",
+        # Distances, connected components and sparse tables of the evaluation.
+        "scipy>=1.13",
         # TensorFlow 2.21 writes summaries only with TensorBoard present, and no longer brings it along.
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.20,<2.22",
@@ -98,13 +100,18 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "export": [],
+        # SLIC, which `evaluate --superpixels` compares with; nothing else needs scikit-image.
+        "superpixels": ["scikit-image>=0.25"],
         "test": [
+            # The official scores, which ours must equal.
+            "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",
             # Runs exported StableHLO without TensorFlow.
             "jax>=0.10.2,<0.11",
             "pytest>=9",
             "pytest-xdist>=3.8",
             "ruff==0.17.*",
+            "scikit-image>=0.25",
             "scikit-learn>=1.6",
             # The test of the wheel builds it in this environment.
             "setuptools>=77",

@@ -8,6 +8,7 @@ Examples:
 from absl import flags
 
 from sp_transformer import command_line
+from sp_transformer.serving import stablehlo_options
 
 SAVED_MODEL = "saved_model"
 STABLEHLO = "stablehlo"
@@ -17,7 +18,6 @@ SAVED_MODEL_ONLY = "inference_form"
 _STABLEHLO_FLAGS = (
     "programs",
     "random_weights",
-    "size",
     "batch_size",
     "weights_dtype",
     "fold_batch_norm",
@@ -33,8 +33,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "format",
         SAVED_MODEL,
         [SAVED_MODEL, STABLEHLO],
-        "saved_model: for TensorFlow, any image size. stablehlo: compiled programs of one image and batch size for "
-        "any machine with XLA; scripts/run_stablehlo.py runs them.",
+        "saved_model: for TensorFlow, any image size or one. stablehlo: compiled programs of one image and batch size "
+        "for any machine with XLA; scripts/run_stablehlo.py runs them.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -78,7 +78,8 @@ def _define_stablehlo_flags(values):
     flags.DEFINE_string(
         "size",
         None,
-        "stablehlo: HEIGHTxWIDTH of the images in pixels. Default: the config's.",
+        "HEIGHTxWIDTH of the images in pixels. Default: any size for saved_model, the config's for stablehlo. A "
+        "SavedModel of one size takes one image at a time, and is faster with --inference_form.",
         flag_values=values,
     )
     flags.DEFINE_integer("batch_size", 1, "stablehlo: images in a batch.", flag_values=values)
@@ -113,6 +114,7 @@ def main(values: flags.FlagValues) -> int:
         raise command_line.UsageError(
             f"--{given[0]} goes with --format={STABLEHLO}; a SavedModel has no such choice"
         )
+    image_size = stablehlo_options.parse_size(values.size) if values.size else None
     path = command_line.weights_path(values)
     config = command_line.load_config(values)
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
@@ -129,6 +131,7 @@ def main(values: flags.FlagValues) -> int:
         values.export_dir,
         overwrite=values.overwrite,
         in_inference_form=values.inference_form,
+        image_size=image_size,
         checkpoint=checkpoint,
         step=step,
     )
@@ -136,8 +139,6 @@ def main(values: flags.FlagValues) -> int:
 
 
 def _export_stablehlo(values):
-    from sp_transformer.serving import stablehlo_options
-
     if values[SAVED_MODEL_ONLY].present:
         raise command_line.UsageError(
             f"--{SAVED_MODEL_ONLY} goes with --format={SAVED_MODEL}; for {STABLEHLO} there is --fold_batch_norm"

@@ -85,8 +85,8 @@ def test_stablehlo_of_a_checkpoint_expects_the_labels_of_the_model(tiny_run, tmp
         (["--export_dir=e", "--checkpoint=c", "--model_dir=m"], "both were given"),
         (["--model_dir=m"], "--export_dir must be given"),
         (
-            ["--export_dir=e", "--model_dir=m", "--size=64x64"],
-            "--size goes with --format=stablehlo",
+            ["--export_dir=e", "--model_dir=m", "--batch_size=2"],
+            "--batch_size goes with --format=stablehlo",
         ),
         (
             ["--export_dir=e", "--format=stablehlo", "--model_dir=m", "--random_weights=0"],

@@ -27,7 +27,7 @@ def data_label_map(data_options) -> label_maps.LabelMap:
         # Drawn with train ids: there is nothing to map.
         return label_maps.CITYSCAPES
     if data_options.dataset in registries.DEFAULT_LABEL_MAPS:
-        return _bundled_label_map(registries.DEFAULT_LABEL_MAPS[data_options.dataset])
+        return bundled_label_map(registries.DEFAULT_LABEL_MAPS[data_options.dataset])
     raise ValueError(
         f'data.label_map.classes is empty, and dataset "{data_options.dataset}" has no default; '
         "list the classes, or add one of configs/label_maps as a base_config"
@@ -35,7 +35,8 @@ def data_label_map(data_options) -> label_maps.LabelMap:
 
 
 @functools.cache
-def _bundled_label_map(name):
+def bundled_label_map(name) -> label_maps.LabelMap:
+    """The classes of configs/label_maps/`name`.textproto."""
     # Not at the top: loading validates what it has read, and so imports this module.
     from sp_transformer.config import loading
 

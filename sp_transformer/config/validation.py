@@ -4,7 +4,13 @@ Rules that need TensorFlow to judge have no place here: a faulty config has to b
 is imported.
 """
 
-from sp_transformer.config import checks, data_validation, label_map, registries
+from sp_transformer.config import (
+    checks,
+    data_validation,
+    evaluation_validation,
+    label_map,
+    registries,
+)
 
 
 def find_faults(config, check_data=False) -> list[str]:
@@ -28,7 +34,7 @@ def find_faults(config, check_data=False) -> list[str]:
     _check_optimisation(faults, config.training)
     _check_loss(faults, config)
     _check_intervals(faults, config.training)
-    _check_evaluation(faults, config.evaluation)
+    evaluation_validation.check_evaluation_options(faults, config)
     if check_data:
         fields = data_validation.SPLIT_FIELDS if check_data is True else tuple(check_data)
         data_validation.check_files(faults, config.data, fields)
@@ -229,10 +235,3 @@ def _check_intervals(faults, training):
             checks.positive(faults, path, value)
         if value > 0 and training.steps_per_loop > 0:
             checks.divides(faults, "training.steps_per_loop", training.steps_per_loop, path, value)
-
-
-def _check_evaluation(faults, evaluation):
-    checks.positive(faults, "evaluation.batch_size", evaluation.batch_size)
-    checks.not_negative(faults, "evaluation.max_images", evaluation.max_images, "all images")
-    checks.not_negative(faults, "evaluation.pictures", evaluation.pictures, "no pictures")
-    checks.positive(faults, "evaluation.poll_interval_seconds", evaluation.poll_interval_seconds)

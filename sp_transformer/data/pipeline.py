@@ -120,6 +120,7 @@ def eval_dataset(
     input_context=None,
     static_size=None,
     skipped=None,
+    needs_labels=True,
 ):
     """Returns every image of a source once, at its own size and in the source's order.
 
@@ -128,7 +129,7 @@ def eval_dataset(
 
     Args:
       config: an ExperimentOptions message.
-      source: a Source with labels.
+      source: a Source, with labels unless `needs_labels` is off.
       batch_size: largest number of images in a batch.
       max_images: takes only so many images from the start; 0 takes all.
       input_context: a tf.distribute.InputContext: this pipeline then yields every N-th image, and
@@ -140,15 +141,18 @@ def eval_dataset(
         labels.
       skipped: a SkippedFiles that images are noted in which `data.skip_corrupt` leaves out;
         default: one that nobody reads.
+      needs_labels: whether a source without labels is refused; otherwise its labels are ignored
+        everywhere.
 
     Returns:
       A tf.data.Dataset of {"image": uint8 [b, Y, X, 3], "label": int32 [b, Y, X], "index": int64
-      [b]}, b from 1 to batch_size; with a static_size, b = batch_size and (Y, X) = static_size.
+      [b], "size": int64 [b, 2], the image's own}, b from 1 to batch_size; with a static_size, b =
+      batch_size and (Y, X) = static_size.
 
     Raises:
       ValueError: if the source is empty or without labels, or batch_size is below 1.
     """
-    _check_source(source, "evaluation")
+    _check_source(source, "evaluation", needs_labels)
     if batch_size < 1:
         raise ValueError(f"evaluation batch_size {batch_size} is below 1")
     count = min(len(source), max_images) if max_images > 0 else len(source)
@@ -160,7 +164,14 @@ def eval_dataset(
 
     def examples():
         for index, image, label in _read_in_order(source, indices, workers, skipped):
-            yield {"image": image, "label": label.astype(np.int32), "index": np.int64(index)}
+            if label is None:
+                label = np.full(image.shape[:2], derived.label_map(config).ignore_label)
+            yield {
+                "image": image,
+                "label": label.astype(np.int32),
+                "index": np.int64(index),
+                "size": np.array(image.shape[:2], np.int64),
+            }
 
     def batches():
         run = []
@@ -190,6 +201,7 @@ def eval_dataset(
         "image": tf.TensorSpec([batch, height, width, 3], tf.uint8),
         "label": tf.TensorSpec([batch, height, width], tf.int32),
         "index": tf.TensorSpec([batch], tf.int64),
+        "size": tf.TensorSpec([batch, 2], tf.int64),
     }
     generator = static_batches if static_size else batches
     return tf.data.Dataset.from_generator(generator, output_signature=signature).prefetch(1)
@@ -201,6 +213,7 @@ def _ignored_example(size, ignore_label):
         "image": np.full((*size, 3), round(augmentation.PAD_VALUE), np.uint8),
         "label": np.full(size, ignore_label, np.int32),
         "index": np.int64(-1),
+        "size": np.zeros(2, np.int64),
     }
 
 
@@ -215,8 +228,7 @@ def _padded_example(example, size, ignore_label, name):
     padded = _ignored_example(size, ignore_label)
     padded["image"][:height, :width] = example["image"]
     padded["label"][:height, :width] = example["label"]
-    padded["index"] = example["index"]
-    return padded
+    return {**padded, "index": example["index"], "size": example["size"]}
 
 
 def plain_error(error):
@@ -302,10 +314,10 @@ def _share_of_batch(global_batch, input_context):
     return input_context.input_pipeline_id * share, share, global_batch // replicas
 
 
-def _check_source(source, purpose):
+def _check_source(source, purpose, needs_labels=True):
     if len(source) == 0:
         raise ValueError(f"the source for {purpose} holds no images")
-    if not source.has_labels:
+    if needs_labels and not source.has_labels:
         raise ValueError(
             f"the split for {purpose} has no labels (first image: {source.name(0)}); add globs of "
             "labels to it in data.folder.splits or choose a split that has them"

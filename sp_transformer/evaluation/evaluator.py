@@ -1,6 +1,6 @@
 """Scores a model on the evaluation split: numbers into metrics.json, a table, pictures.
 
-Shapes: b images of one batch; Y, X an image's own height and width; K classes.
+Shapes: Y, X are the height and width of one image in pixels; K classes.
 """
 
 import json
@@ -8,15 +8,23 @@ import os
 import time
 
 import tensorflow as tf
-from absl import logging
 
 from sp_transformer.config import derived
-from sp_transformer.data import drawing, pipeline, skipping, sources, storage
-from sp_transformer.evaluation import metrics
+from sp_transformer.data import drawing, skipping, sources, storage
+from sp_transformer.evaluation import (
+    curves,
+    failure_analysis,
+    passes,
+    predictors,
+    scores,
+    superpixel_scores,
+)
 from sp_transformer.model import inference as inference_lib
 
 METRICS_FILE = "metrics.json"
-_SECONDS_BETWEEN_PROGRESS_LINES = 10.0
+PER_IMAGE_FILE = "per_image.json"
+SUPERPIXELS_FILE = "superpixels.json"
+CURVES_FILE = "superpixels.svg"
 
 
 def evaluate(
@@ -28,12 +36,14 @@ def evaluate(
     *,
     checkpoint=None,
     inference=None,
+    strategy=None,
+    predictor=None,
 ) -> dict:
     """Scores `model` on the images of `config.data.eval_split`, each once, at their own size.
 
     Args:
       config: a validated ExperimentOptions.
-      model: a built SPTransformer with the weights to be scored.
+      model: a built SPTransformer with the weights to be scored; None with a predictor.
       output_dir: folder for metrics.json; made if missing. An older metrics.json is replaced.
       step: training step of the weights, written down with the numbers; None if unknown.
       summary_writer: a tf.summary writer for scalars and `config.evaluation.pictures` pictures;
@@ -41,21 +51,108 @@ def evaluate(
       checkpoint: name of the checkpoint, written down with the numbers.
       inference: an Inference of `model`, for callers that evaluate one model often and would trace
         it each time.
+      strategy: the tf.distribute.Strategy that the model was built under: each of its replicas
+        predicts batches of its own. Default: the current one. Of several processes the one that
+        calls evaluates alone.
+      predictor: a StoredPredictions, whose predictions are scored in place of a model's.
 
     Returns:
-      What metrics.json holds: miou, pixel_accuracy, mean_accuracy (fractions from 0 to 1),
-      per_class_iou {name: fraction, or None for a class that occurs neither in the truth nor in the
-      predictions}, confusion_matrix (rows: truth, columns: prediction; pixels), num_images,
-      num_pixels (counted ones), seconds and images_per_second (the whole evaluation, tracing
-      included), step, checkpoint, experiment_name, split, and skipped_files {name: reason} where
-      `data.skip_corrupt` left files out.
+      What metrics.json holds: the scores of the first mode (scores.SegmentationScores.results),
+      its name as mode, and modes {name: scores} of all; num_images, seconds and images_per_second
+      (the whole evaluation, tracing included), step, checkpoint, experiment_name, split, and
+      skipped_files {name: reason} where `data.skip_corrupt` left files out.
+
+      Beside it, per_image.json lists name, num_pixels (counted ones), miou and pixel_accuracy of
+      every image, in the first mode; superpixels.json (superpixel_scores.SuperpixelScores.results)
+      and its curves as superpixels.svg are written if they are asked for.
 
     Raises:
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
         image) an image and its label differ in size or a label is neither a class nor ignored.
     """
     output_dir = os.fspath(output_dir)
+    options = config.evaluation
     label_map = derived.label_map(config)
+    source = _labelled_source(config)
+    if predictor is None:
+        inference = inference or inference_lib.Inference(model, config.data)
+        predictor = predictors.ModelPredictor(
+            inference, config, strategy, options.superpixels.enabled
+        )
+    superpixels = None
+    if options.superpixels.enabled:
+        superpixels = superpixel_scores.SuperpixelScores(label_map, options.superpixels)
+    by_mode = {mode: scores.SegmentationScores(label_map, options) for mode in predictor.modes}
+    first_mode = predictor.modes[0]
+    expected = min(len(source), options.max_images or len(source))
+    drawn = set(drawing.evenly_spaced(expected, options.pictures))
+    per_image = []
+    start = time.monotonic()
+    skipped = skipping.SkippedFiles(source.left_out)
+    for example in passes.predicted_examples(
+        config, source, predictor, skipped, max_images=options.max_images
+    ):
+        try:
+            of_image = {
+                mode: total.update(example.label, example.predictions[mode])
+                for mode, total in by_mode.items()
+            }
+        except ValueError as error:
+            raise ValueError(
+                f"image {example.name!r} of split {config.data.eval_split!r}: {error}"
+            ) from error
+        if superpixels is not None:
+            superpixels.update(example.name, example.image, example.label, example.superpixels)
+        if summary_writer is not None and len(per_image) in drawn:
+            with summary_writer.as_default(step=step or 0):
+                _write_picture(inference, example, first_mode, label_map)
+        per_image.append(_image_scores(example.name, of_image[first_mode]))
+    seconds = time.monotonic() - start
+    if skipped.message():
+        print(skipped.message(), flush=True)
+    _check_counted(per_image, config, label_map)
+    results_of = {mode: total.results() for mode, total in by_mode.items()}
+    results = {
+        **results_of[first_mode],
+        "mode": first_mode,
+        "modes": results_of,
+        "num_images": len(per_image),
+        "seconds": seconds,
+        "images_per_second": len(per_image) / seconds,
+        "step": None if step is None else int(step),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "experiment_name": config.experiment_name,
+        "split": config.data.eval_split,
+    }
+    if skipped.reasons():
+        results["skipped_files"] = skipped.reasons()
+    write_json(storage.join(output_dir, PER_IMAGE_FILE), per_image)
+    if superpixels is not None:
+        measured = superpixels.results()
+        write_json(storage.join(output_dir, SUPERPIXELS_FILE), measured)
+        picture = curves.superpixel_curves(measured["curves"])
+        storage.write_file(storage.join(output_dir, CURVES_FILE), picture.encode())
+    write_json(storage.join(output_dir, METRICS_FILE), results)
+    _print_tables(results, superpixels, label_map)
+    if summary_writer is not None:
+        _write_scalars(summary_writer, results, step or 0)
+    return results
+
+
+def write_json(path, contents) -> None:
+    """Writes JSON so that a reader finds the old file or the new one, never half of it."""
+    path = os.fspath(path)
+    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
+    storage.make_folder(os.path.dirname(path) or ".")
+    storage.write_file(path, text.encode())
+
+
+def _labelled_source(config):
+    """The source of the evaluation split.
+
+    Raises:
+      ValueError: if it is empty or without labels.
+    """
     split = config.data.eval_split
     source = sources.create_source(config.data, split)
     if len(source) == 0:
@@ -65,127 +162,68 @@ def evaluate(
             f"split {split!r} has no labels, so there is no truth to compare with; "
             "give the split's `labels` in data.folder, or name another eval_split"
         )
-    options = config.evaluation
-    inference = inference or inference_lib.Inference(model, config.data)
-    confusion = metrics.ConfusionMatrix(len(label_map.names), label_map.ignore_label)
-    expected = min(len(source), options.max_images or len(source))
-    drawn = set(drawing.evenly_spaced(expected, options.pictures))
-    num_images = 0
-    start = last_line = time.monotonic()
-    skipped = skipping.SkippedFiles(source.left_out)
-    dataset = pipeline.eval_dataset(
-        config, source, options.batch_size, options.max_images, skipped=skipped
-    )
-    for batch in pipeline.with_plain_errors(dataset):
-        names = [source.name(int(index)) for index in batch["index"].numpy()]
-        labels = batch["label"].numpy()
-        predictions = inference.labels(batch["image"]).numpy()
-        for name, label, prediction in zip(names, labels, predictions, strict=True):
-            try:
-                confusion.update(label, prediction)
-            except ValueError as error:
-                raise ValueError(f"image {name!r} of split {split!r}: {error}") from error
-        chosen = [i for i in range(len(names)) if num_images + i in drawn]
-        if summary_writer is not None and chosen:
-            with summary_writer.as_default(step=step or 0):
-                _write_pictures(inference, batch, names, chosen, label_map)
-        num_images += len(names)
-        now = time.monotonic()
-        if now - last_line >= _SECONDS_BETWEEN_PROGRESS_LINES:
-            last_line = now
-            logging.info(
-                "evaluated %d of %d images, %.2f images/s",
-                num_images,
-                expected,
-                num_images / (now - start),
-            )
-    seconds = time.monotonic() - start
-    if skipped.message():
-        print(skipped.message(), flush=True)
-    if num_images == 0:
+    return source
+
+
+def _image_scores(name, confusion) -> dict:
+    return {
+        "name": name,
+        "num_pixels": confusion.num_pixels,
+        "miou": confusion.mean_iou(),
+        "pixel_accuracy": confusion.pixel_accuracy(),
+    }
+
+
+def _check_counted(per_image, config, label_map) -> None:
+    """Raises ValueError if no image, or no pixel, was scored."""
+    split = config.data.eval_split
+    if not per_image:
         raise ValueError(f"no image of split {split!r} can be used; nothing was evaluated")
-    if confusion.num_pixels == 0:
+    if not any(image["num_pixels"] for image in per_image):
         raise ValueError(
-            f"every pixel of the {num_images} images of split {split!r} is ignored "
+            f"every pixel of the {len(per_image)} images of split {split!r} is ignored "
             f"(label {label_map.ignore_label}); there is nothing to score. The published test "
             "splits of many data sets hold no truth; take the validation split"
         )
-    results = {
-        "miou": confusion.mean_iou(),
-        "pixel_accuracy": confusion.pixel_accuracy(),
-        "mean_accuracy": confusion.mean_accuracy(),
-        "per_class_iou": dict(zip(label_map.names, confusion.per_class_iou(), strict=True)),
-        "num_images": num_images,
-        "num_pixels": confusion.num_pixels,
-        "seconds": seconds,
-        "images_per_second": num_images / seconds,
-        "step": None if step is None else int(step),
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "experiment_name": config.experiment_name,
-        "split": split,
-        "confusion_matrix": confusion.counts.tolist(),
-    }
-    if skipped.reasons():
-        results["skipped_files"] = skipped.reasons()
-    write_json(storage.join(output_dir, METRICS_FILE), results)
-    print(format_table(label_map.names, confusion, num_images), flush=True)
-    if summary_writer is not None:
-        _write_scalars(summary_writer, results, step or 0)
-    return results
 
 
-def format_table(names, confusion: metrics.ConfusionMatrix, num_images: int) -> str:
-    """A table for people: class, IoU in percent, share of the counted pixels; below it, means."""
-    width = max(len("pixel accuracy"), *(len(name) for name in names))
-    rows = [f"{'class':<{width}}  {'IoU %':>6}  {'pixels %':>8}"]
-    for name, iou, share in zip(
-        names, confusion.per_class_iou(), confusion.class_shares(), strict=True
-    ):
-        rows.append(f"{name:<{width}}  {_percent(iou):>6}  {_percent(share):>8}")
-    rows.append("-" * len(rows[0]))
-    for name, value in (
-        ("mIoU", confusion.mean_iou()),
-        ("pixel accuracy", confusion.pixel_accuracy()),
-        ("mean accuracy", confusion.mean_accuracy()),
-    ):
-        rows.append(f"{name:<{width}}  {_percent(value):>6}")
-    rows.append(f"{num_images} images, {confusion.num_pixels} pixels counted")
-    return "\n".join(rows)
-
-
-def write_json(path, contents: dict) -> None:
-    """Writes JSON so that a reader finds the old file or the new one, never half of it."""
-    path = os.fspath(path)
-    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
-    storage.make_folder(os.path.dirname(path) or ".")
-    storage.write_file(path, text.encode())
-
-
-def _percent(value) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+def _print_tables(results, superpixels, label_map) -> None:
+    for mode, of_mode in results["modes"].items():
+        if len(results["modes"]) > 1:
+            print(f"\n{mode}")
+        print(scores.format_table(label_map.names, of_mode, results["num_images"]))
+        if "failure_analysis" in of_mode:
+            print("\n" + failure_analysis.format_results(of_mode["failure_analysis"]))
+    if superpixels is not None:
+        print("\n" + superpixel_scores.format_table(superpixels.results()))
+    print(end="", flush=True)
 
 
 def _write_scalars(summary_writer, results: dict, step: int) -> None:
     with summary_writer.as_default(step=step):
-        for name in ("miou", "pixel_accuracy", "mean_accuracy", "images_per_second"):
+        for name in (
+            "miou",
+            "pixel_accuracy",
+            "mean_accuracy",
+            "frequency_weighted_iou",
+            "images_per_second",
+        ):
             tf.summary.scalar(f"eval/{name}", results[name])
+        if "boundary_iou" in results:
+            tf.summary.scalar("eval/boundary_iou", results["boundary_iou"]["mean"])
         for name, iou in results["per_class_iou"].items():
             if iou is not None:
                 tf.summary.scalar(f"iou/{name}", iou)
     summary_writer.flush()
 
 
-def _write_pictures(inference, batch: dict, names: list[str], chosen: list[int], label_map) -> None:
+def _write_picture(inference, example: passes.Example, mode, label_map) -> None:
     """Image, truth, prediction and superpixels in one picture; a summary an image: sizes differ."""
-    images = tf.gather(batch["image"], chosen)
-    labels = tf.gather(batch["label"], chosen).numpy()
-    predictions, superpixels = inference.labels_and_superpixels(images)
-    for place, number in enumerate(chosen):
-        picture = drawing.example_picture(
-            images[place].numpy(),
-            labels[place],
-            predictions[place].numpy(),
-            superpixels[place].numpy(),
-            label_map,
-        )
-        tf.summary.image(f"pictures/{names[number]}", picture[None])
+    superpixels = example.superpixels
+    if superpixels is None:
+        _, ids = inference.labels_and_superpixels(tf.constant(example.image[None]))
+        superpixels = ids[0].numpy()
+    picture = drawing.example_picture(
+        example.image, example.label, example.predictions[mode], superpixels, label_map
+    )
+    tf.summary.image(f"pictures/{example.name}", picture[None])

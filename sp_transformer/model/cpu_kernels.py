@@ -14,7 +14,10 @@ _enabled = contextvars.ContextVar("cpu_kernels", default=False)
 
 @contextlib.contextmanager
 def cpu_kernels():
-    """What is traced inside is for inference on CPUs only: no gradient, no accelerator, no other format."""
+    """What is traced inside is for inference on CPUs only: no gradient, no accelerator, no other format.
+
+    It keeps some of the weights as they are at that moment; trace anew when they change.
+    """
     token = _enabled.set(True)
     try:
         yield
@@ -25,6 +28,18 @@ def cpu_kernels():
 def enabled() -> bool:
     """Whether the caller is traced inside `cpu_kernels`."""
     return _enabled.get()
+
+
+def constant(function):
+    """function(), inside `cpu_kernels` computed once, with the weights of this moment, and not in the graph.
+
+    Args:
+      function: without arguments, of nothing that the graph under construction holds.
+    """
+    if not enabled():
+        return function()
+    with tf.init_scope():
+        return function()
 
 
 def fused(function, *tensors):

@@ -103,7 +103,15 @@ class CrossAttention(keras.layers.Layer):
         for layer in parts:
             layer.build((None, None, self.channels))
 
-    def call(self, pixels, superpixels, pixel_position, superpixel_position, grid):
+    def call(
+        self,
+        pixels,
+        superpixels,
+        pixel_position,
+        superpixel_position,
+        grid,
+        superpixel_side=None,
+    ):
         """Both paths.
 
         Args:
@@ -112,19 +120,50 @@ class CrossAttention(keras.layers.Layer):
           pixel_position: [1, G, P, E], or None.
           superpixel_position: [1, R*C, E], or None.
           grid: the SuperpixelGrid, of the implementation's tile size.
+          superpixel_side: what `superpixel_side` gives, for "fold", where the caller has it already.
 
         Returns:
           (pixels, superpixels), shapes kept.
         """
-        x, y = self.pixel_norm(pixels), self.superpixel_norm(superpixels)
+        x = self.pixel_norm(pixels)
         if pixel_position is not None:
-            x, y = x + pixel_position, y + superpixel_position
-        attend = self._attend_absorbed if self.implementation == "fold" else self._attend
-        pixels, superpixels = attend(x, y, pixels, superpixels, grid)
+            x = x + pixel_position
+        if self.implementation == "fold":
+            side = superpixel_side or self.superpixel_side(superpixels, superpixel_position)
+            pixels, superpixels = self._attend_absorbed(x, side, pixels, superpixels, grid)
+        else:
+            y = self._normalized_superpixels(superpixels, superpixel_position)
+            pixels, superpixels = self._attend(x, y, pixels, superpixels, grid)
         if self.feed_forward_width:
             superpixels = self.superpixel_feed_forward(superpixels)
             pixels = self.pixel_feed_forward(pixels)
         return pixels, superpixels
+
+    def superpixel_side(self, superpixels, superpixel_position):
+        """What absorbed attention takes of the superpixels alone.
+
+        Args:
+          superpixels: [B, R*C, E].
+          superpixel_position: [1, R*C, E], or None.
+
+        Returns:
+          Queries of Eq. 3 and keys of Eq. 4 for hidden units of pixels [B, R*C, N*U], the keys' bias [B, R*C, N], and
+          the values of Eq. 4 [B, R*C, N*U].
+        """
+        y = self._normalized_superpixels(superpixels, superpixel_position)
+        scale = self._scale()
+        queries = self._into_inputs(self.superpixel_query(y) * scale, self.pixel_key.output_layer)
+        keys, query_bias = self.superpixel_key(y) * scale, self.pixel_query.output_layer.bias
+        return (
+            queries,
+            self._into_inputs(keys, self.pixel_query.output_layer),
+            ops.sum(self._by_head(keys) * self._by_head(query_bias), axis=-1),
+            self._through(self.superpixel_value(y), self.pixel_output.first_layer),
+        )
+
+    def _normalized_superpixels(self, superpixels, superpixel_position):
+        y = self.superpixel_norm(superpixels)
+        return y if superpixel_position is None else y + superpixel_position
 
     def _attend(self, x, y, pixels, superpixels, grid):
         """Eqs. 3 and 4 as they are written: every projection first, then the attention.
@@ -168,10 +207,9 @@ class CrossAttention(keras.layers.Layer):
             self.superpixel_output(ops.squeeze(from_pixels, 1), residual=superpixels),
         )
 
-    def _attend_absorbed(self, x, y, pixels, superpixels, grid):
+    def _attend_absorbed(self, x, superpixel_side, pixels, superpixels, grid):
         """`_attend` with the projections next to the attention taken on the superpixels' side."""
-        scale = self._scale()
-        queries = self._into_inputs(self.superpixel_query(y) * scale, self.pixel_key.output_layer)
+        queries, keys, key_bias, values = superpixel_side
         attended = local_attention.attend_to_pixels(
             queries,
             self.pixel_key.hidden_units_of(x),
@@ -183,13 +221,8 @@ class CrossAttention(keras.layers.Layer):
         # The key's bias cancels. With its gradient of zero no caller meets a variable without any.
         from_pixels += 0.0 * ops.sum(self.pixel_key.output_layer.bias)
 
-        keys, query_bias = self.superpixel_key(y) * scale, self.pixel_query.output_layer.bias
         from_superpixels = local_attention.attend_to_superpixels(
-            self.pixel_query.hidden_units_of(x),
-            self._into_inputs(keys, self.pixel_query.output_layer),
-            self._through(self.superpixel_value(y), self.pixel_output.first_layer),
-            grid,
-            key_bias=ops.sum(self._by_head(keys) * self._by_head(query_bias), axis=-1),
+            self.pixel_query.hidden_units_of(x), keys, values, grid, key_bias=key_bias
         )
         return (
             self.pixel_output.after_first_layer(from_superpixels, residual=pixels),

@@ -8,7 +8,7 @@ from sp_transformer.model.interpolation import resize_bilinear
 
 
 class Inference:
-    """Runs a model on whole images, in graphs that take any batch and any size.
+    """Runs a model on whole images, in graphs that take any batch and any size, or a single one.
 
     Evaluation and the exported model call the same functions, so that an export cannot score differently.
 
@@ -16,12 +16,18 @@ class Inference:
       model: a built SPTransformer.
       data_options: DataOptions; its resize fields say what size images are brought to in front of the model. Logits are
         resized back before the argmax (never labels).
+      image_size: (Y, X) in pixels of the only images that are taken, one at a time; None for any. Where sizes are
+        known, TensorFlow computes what depends on them once, and `cpu_kernels` can compile.
+
+    Attributes:
+      images: the TensorSpec of the images.
     """
 
-    def __init__(self, model, data_options):
+    def __init__(self, model, data_options, image_size=None):
         self.model = model
         self._data_options = data_options
-        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+        shape = [None, None, None, 3] if image_size is None else [1, *image_size, 3]
+        self.images = images = tf.TensorSpec(shape, tf.uint8, name="images")
         self.labels = tf.function(self._labels, input_signature=[images])
         self.labels_and_superpixels = tf.function(
             self._labels_and_superpixels, input_signature=[images]
@@ -53,6 +59,8 @@ class Inference:
         return self._full_size_logits(features, images)
 
     def _features(self, images):
+        # A loaded export does not hold callers to its signature, and may come to an end with another size.
+        images = tf.ensure_shape(images, self.images.shape)
         resized = resizing.resizes(self._data_options)
         if resized:
             shape = tf.shape(images)

@@ -4,12 +4,13 @@ Letters as in superpixel_grid.py. Pixels are regrouped once, by tile, and stay s
 attention itself acts on the last axis.
 """
 
+import functools
 import math
 
 import keras
 from keras import ops
 
-from sp_transformer.model import local_attention
+from sp_transformer.model import cpu_kernels, local_attention
 from sp_transformer.model.cross_attention import CrossAttention
 from sp_transformer.model.interpolation import resize_bilinear, upsample_to_tiles
 from sp_transformer.model.superpixel_grid import SuperpixelGrid, is_static
@@ -133,20 +134,32 @@ class Tokenizer(keras.layers.Layer):
     def _tokenize(self, pixels, grid):
         batch, channels = ops.shape(pixels)[0], pixels.shape[-1]
         superpixels = self._initial_superpixels(pixels, grid)
-        pixel_position = superpixel_position = None
-        if self.position_embedding:
-            pixel_position = self._pixel_position(grid)
-            superpixel_position = ops.reshape(
-                resize_bilinear(
-                    self._table(self.superpixel_position_table), (grid.rows, grid.columns)
-                ),
-                [1, grid.cells, channels],
-            )
-        for layer in self.cross_attentions:
+        positions = functools.partial(self._positions, grid)
+        pixel_position, superpixel_position = (
+            cpu_kernels.constant(positions) if grid.static else positions()
+        )
+        for index, layer in enumerate(self.cross_attentions):
+            side = None
+            if cpu_kernels.enabled() and index == 0 and self._starts_from_weights(grid):
+                side = cpu_kernels.constant(
+                    lambda: self.cross_attentions[0].superpixel_side(
+                        self._learned_queries(grid), superpixel_position
+                    )
+                )
+                side = tuple(ops.broadcast_to(x, [batch, *x.shape[1:]]) for x in side)
             pixels, superpixels = layer(
-                pixels, superpixels, pixel_position, superpixel_position, grid=grid
+                pixels,
+                superpixels,
+                pixel_position,
+                superpixel_position,
+                grid=grid,
+                superpixel_side=side,
             )
         return pixels, ops.reshape(superpixels, [batch, grid.rows, grid.columns, channels])
+
+    def _starts_from_weights(self, grid):
+        """Whether the superpixel side of the first layer is the same for all images."""
+        return grid.static and self.queries == "learned" and self.implementation == "fold"
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -183,9 +196,20 @@ class Tokenizer(keras.layers.Layer):
         if self.queries == "cell_mean":
             cells = SuperpixelGrid(grid.rows, grid.columns, self.cell_size, self.cell_size)
             return ops.mean(cells.regroup(grid.ungroup(pixels)), axis=2)
+        return ops.broadcast_to(self._learned_queries(grid), [batch, grid.cells, channels])
+
+    def _learned_queries(self, grid):
+        """[1, R*C, E]."""
         queries = resize_bilinear(self._table(self.query_table), (grid.rows, grid.columns))
-        queries = ops.reshape(queries, [1, grid.cells, channels])
-        return ops.broadcast_to(queries, [batch, grid.cells, channels])
+        return ops.reshape(queries, [1, grid.cells, self.channels])
+
+    def _positions(self, grid):
+        """Position embeddings of pixels [1, G, P, E] and superpixels [1, R*C, E], or None and None."""
+        if not self.position_embedding:
+            return None, None
+        table = self._table(self.superpixel_position_table)
+        superpixels = resize_bilinear(table, (grid.rows, grid.columns))
+        return self._pixel_position(grid), ops.reshape(superpixels, [1, grid.cells, self.channels])
 
     def _pixel_position(self, grid):
         """[1, G, P, E]."""

@@ -31,8 +31,8 @@ class ExportedModel(tf.Module):
     """Inference, as the object that is saved.
 
     `labels(images)` and `labels_and_superpixels(images)` stay callable on the loaded object, and
-    both are signatures. Images are uint8 [B, Y, X, 3] RGB; labels (train ids) and superpixels (ids)
-    int32 [B, Y, X].
+    both are signatures. Images are uint8 [B, Y, X, 3] RGB, of the inference's sizes; labels (train ids)
+    and superpixels (ids) int32 [B, Y, X].
     """
 
     def __init__(self, inference, model):
@@ -48,10 +48,10 @@ class ExportedModel(tf.Module):
         # without its value; attaching the Keras model would write its layers, which loading without
         # Keras cannot read.
         self.weights = [variable.value for variable in model.variables]
-        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-        self.labels = tf.function(self._labels, input_signature=[images])
+        images = [inference.images]
+        self.labels = tf.function(self._labels, input_signature=images)
         self.labels_and_superpixels = tf.function(
-            self._labels_and_superpixels, input_signature=[images]
+            self._labels_and_superpixels, input_signature=images
         )
 
     def _labels(self, images):
@@ -69,6 +69,7 @@ def export_saved_model(
     *,
     overwrite=False,
     in_inference_form=False,
+    image_size=None,
     checkpoint=None,
     step=None,
 ) -> pathlib.Path:
@@ -84,6 +85,8 @@ def export_saved_model(
       overwrite: whether an older export may be replaced.
       in_inference_form: whether what is saved is the faster form of model/inference_form.py, for the kind of device
         that this process sees. It equals the model up to rounding: the check lets one pixel in 10,000 differ.
+      image_size: (Y, X) in pixels of the only images that the export takes, one at a time; None for any batch of any
+        size. Faster in inference form, as more can be compiled.
       checkpoint: name of the checkpoint, written to assets.extra/version.json.
       step: training step of the weights, written there too.
 
@@ -102,15 +105,16 @@ def export_saved_model(
     temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _save(config, model, temporary, inference, in_inference_form)
+        _save(config, model, temporary, in_inference_form, image_size)
         about = {
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "step": None if step is None else int(step),
             "inference_form": in_inference_form,
+            "image_size": None if image_size is None else list(image_size),
         }
         _write_assets(temporary / ASSETS, config, about)
         tolerance = _INFERENCE_FORM_TOLERANCE if in_inference_form else 0.0
-        verdict = _verify(config, inference, temporary, tolerance)
+        verdict = _verify(config, inference, temporary, tolerance, image_size)
         _move_into_place(temporary, export_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -118,12 +122,12 @@ def export_saved_model(
     return export_dir
 
 
-def _save(config, model, folder, inference, in_inference_form):
+def _save(config, model, folder, in_inference_form, image_size):
     kernels = contextlib.nullcontext()
     if in_inference_form:
         model = inference_form.convert(model)
-        inference = inference_lib.Inference(model, config.data)
         kernels = inference_form.kernels()
+    inference = inference_lib.Inference(model, config.data, image_size)
     module = ExportedModel(inference, model)
     # What is saved is traced here.
     with kernels:
@@ -192,7 +196,7 @@ def _write_assets(folder: pathlib.Path, config, about) -> None:
     (folder / "version.json").write_text(json.dumps(contents, indent=1) + "\n")
 
 
-def _verify(config, inference, folder: pathlib.Path, tolerance: float) -> str:
+def _verify(config, inference, folder: pathlib.Path, tolerance: float, image_size=None) -> str:
     """Compares every signature of the saved model with the model itself, pixel by pixel.
 
     Args:
@@ -200,6 +204,7 @@ def _verify(config, inference, folder: pathlib.Path, tolerance: float) -> str:
       inference: the Inference of the model.
       folder: of the saved model.
       tolerance: share of an image's pixels that may differ.
+      image_size: (Y, X) that the saved model takes, which images are cut or padded to; None for any.
 
     Returns:
       One line that says what was compared.
@@ -209,6 +214,8 @@ def _verify(config, inference, folder: pathlib.Path, tolerance: float) -> str:
     """
     loaded = tf.saved_model.load(str(folder))
     images, origin = _verification_images(config)
+    if image_size is not None:
+        images = [_cut_or_padded(image, image_size) for image in images]
     worst = 0.0
     for number, image in enumerate(images):
         batch = tf.constant(image[None])
@@ -239,6 +246,12 @@ def _verify(config, inference, folder: pathlib.Path, tolerance: float) -> str:
     if not worst:
         agreement = f"equal the model's on every pixel of {origin} ({sizes})"
     return f"reloaded; labels and superpixels {agreement}"
+
+
+def _cut_or_padded(image, size):
+    image = image[: size[0], : size[1]]
+    below, right = size[0] - image.shape[0], size[1] - image.shape[1]
+    return np.pad(image, [(0, below), (0, right), (0, 0)], mode="symmetric")
 
 
 def _verification_images(config) -> tuple[list[np.ndarray], str]:

@@ -77,6 +77,7 @@ def predict(saved_model_dir, inputs: str | Sequence[str], output_dir) -> Predict
     for number, (path, stem) in enumerate(targets, 1):
         try:
             image = image_io.read_image(path)
+            _check_size(image, signature)
             outputs = signature(images=tf.constant(image[None]))
             labels, superpixels = (outputs[key][0].numpy() for key in ("labels", "superpixels"))
         except (ValueError, tf.errors.ResourceExhaustedError) as error:
@@ -193,6 +194,17 @@ def _load(saved_model_dir):
             f"{sorted(loaded.signatures)}; export it with sp_transformer.export"
         )
     return loaded
+
+
+def _check_size(image, signature) -> None:
+    """Raises ValueError if the model was exported for images of another size."""
+    taken = signature.structured_input_signature[1]["images"].shape[1:3]
+    if not taken.is_compatible_with(image.shape[:2]):
+        sizes = ["x".join(map(str, size)) for size in (image.shape[:2], taken)]
+        raise ValueError(
+            f"the image is {sizes[0]} and the model was exported for {sizes[1]} pixels; resize the "
+            "image, or export the model without --size"
+        )
 
 
 def _find_images(entry: str, output_dir: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:

@@ -65,5 +65,7 @@ def forget_from(writer, step):
         session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START),
     )
     # There is no public way to write an event as it is: tf.summary.experimental.write_raw_pb takes
-    # summaries only, and an event that it is given is lost without a word.
-    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())
+    # summaries only, and an event that it is given is lost without a word. Twice, because the first
+    # start that TensorBoard sees in a folder is none that follows a kill.
+    for _ in range(2):
+        tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

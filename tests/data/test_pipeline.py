@@ -289,6 +289,30 @@ def test_static_evaluation_batches(make_config, array_source, pipelines, max_ima
     assert len(skipped.reasons()) == (faulty is not None)
 
 
+@pytest.mark.parametrize("static_size", [None, (16, 20)])
+def test_evaluation_batches_say_how_large_images_are(make_config, array_source, static_size):
+    dataset = pipeline.eval_dataset(make_config(), array_source(SIZES), 3, static_size=static_size)
+    for batch in _take(dataset, 100):
+        for index, size in zip(batch["index"], batch["size"], strict=True):
+            assert tuple(size) == (SIZES[index] if index >= 0 else (0, 0))
+
+
+def test_images_without_labels_are_ignored_everywhere_where_none_are_needed(
+    make_config, array_source
+):
+    source = array_source(SIZES)
+    source.has_labels = False
+    read = source.read
+    source.read = lambda index: (read(index)[0], None)
+    with pytest.raises(ValueError, match="has no labels"):
+        pipeline.eval_dataset(make_config(), source, 2)
+    batches = _take(pipeline.eval_dataset(make_config(), source, 2, needs_labels=False), 100)
+    assert sum(len(batch["index"]) for batch in batches) == len(SIZES)
+    for batch in batches:
+        assert batch["label"].shape == batch["image"].shape[:3]
+        assert (batch["label"] == 255).all()
+
+
 def test_image_larger_than_the_static_size_is_named(make_config, array_source):
     dataset = pipeline.eval_dataset(make_config(), array_source(SIZES), 1, static_size=(16, 16))
     with pytest.raises(ValueError, match=r"array/2 is 7x20 pixels, larger than .* 16x16"):

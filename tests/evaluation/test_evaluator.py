@@ -1,6 +1,7 @@
 """The evaluator over a small folder of images of several odd sizes."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ def test_metrics_file_holds_what_is_returned(
     results = evaluate(config, tmp_path / "a" / "b", inference, step=17, checkpoint="run/ckpt-17")
     written = json.loads((tmp_path / "a" / "b" / "metrics.json").read_text())
     assert written == results
-    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["metrics.json"]
+    names = sorted(path.name for path in (tmp_path / "a" / "b").iterdir())
+    assert names == ["metrics.json", "per_image.json"]
     assert written["step"] == 17 and written["checkpoint"] == "run/ckpt-17"
     assert written["experiment_name"] == "tests/tiny" and written["split"] == "val"
     counts = expected_counts(arrays, num_classes)[:3, :3]
@@ -57,6 +59,106 @@ def test_metrics_file_holds_what_is_returned(
     assert written["images_per_second"] == pytest.approx(7 / written["seconds"])
     table = capsys.readouterr().out
     assert f"{100 * iou[0]:.2f}" in table and "class 3" in table and "7 images" in table
+
+
+def test_per_image_scores_are_those_of_each_image(config, arrays, inference, tmp_path):
+    evaluate(config, tmp_path, inference)
+    listed = json.loads((tmp_path / "per_image.json").read_text())
+    assert [entry["name"] for entry in listed] == [f"images/{i}" for i in range(len(arrays))]
+    for entry, (image, label) in zip(listed, arrays, strict=True):
+        counted = label != 255
+        right = (label == image[..., 0] % 3) & counted
+        assert entry["num_pixels"] == counted.sum()
+        assert entry["pixel_accuracy"] == right.sum() / counted.sum()
+        prediction = image[..., 0] % 3
+        ious = [
+            (right & (label == k)).sum() / (counted & ((label == k) | (prediction == k))).sum()
+            for k in range(3)
+            if (counted & ((label == k) | (prediction == k))).any()
+        ]
+        assert entry["miou"] == pytest.approx(np.mean(ious), rel=1e-12)
+
+
+def test_modes_are_scored_under_their_names_and_the_first_one_stands_at_the_top(
+    config, arrays, num_classes, inference, tmp_path, capsys
+):
+    config.evaluation.modes.add(
+        name="windows", window_height=2, window_width=2, stride_height=2, stride_width=2
+    )
+    config.evaluation.modes.add(name="plain")
+
+    class Model:
+        """Logits that favour class 2 in the left upper pixel of what it sees, and class 1 elsewhere."""
+
+        def features(self, images, training):
+            return images
+
+        def semantic_logits(self, images):
+            shape = tf.shape(images)[:3]
+            first = tf.reshape(tf.range(tf.size(images[0, ..., 0])) == 0, [1, shape[1], shape[2]])
+            chosen = tf.broadcast_to(tf.where(first, 2, 1), shape)
+            return tf.one_hot(chosen, num_classes)
+
+    inference.model = Model()
+    results = evaluate(config, tmp_path, inference)
+    assert results["mode"] == "windows" and list(results["modes"]) == ["windows", "plain"]
+    assert results["modes"]["plain"]["confusion_matrix"] == (
+        expected_counts(arrays, num_classes).tolist()
+    )
+    assert results["confusion_matrix"] == results["modes"]["windows"]["confusion_matrix"]
+    # Every image has several windows; seen whole, it would have one pixel of class 2.
+    assert np.array(results["confusion_matrix"]).sum(0)[2] > len(arrays)
+    table = capsys.readouterr().out
+    assert "\nwindows\n" in table and "\nplain\n" in table
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_static_size_pads_images_and_scores_what_was_there(
+    config, arrays, num_classes, inference, tmp_path, batch_size
+):
+    config.evaluation.batch_size = batch_size
+    config.evaluation.static_height, config.evaluation.static_width = 9, 8
+    shapes = set()
+    labels = inference.labels
+
+    def noted(images):
+        shapes.add(tuple(images.shape))
+        return labels(images)
+
+    inference.labels = noted
+    results = evaluate(config, tmp_path, inference)
+    assert shapes == {(batch_size, 9, 8, 3)}
+    assert results["confusion_matrix"] == expected_counts(arrays, num_classes).tolist()
+    assert results["num_images"] == len(arrays)
+
+
+def test_failure_analysis_adds_up_to_the_whole(config, arrays, num_classes, inference, tmp_path):
+    config.evaluation.failure_analysis.enabled = True
+    results = evaluate(config, tmp_path, inference)
+    counted = sum(int((label != 255).sum()) for _, label in arrays)
+    for bins in results["failure_analysis"].values():
+        assert sum(entry["pixels"] for entry in bins) == counted == results["num_pixels"]
+    assert results == json.loads((tmp_path / "metrics.json").read_text())
+
+
+def test_boundary_iou_can_be_left_out(config, inference, tmp_path, capsys):
+    config.evaluation.boundary_iou_width = 0
+    assert "boundary_iou" not in evaluate(config, tmp_path, inference)
+    assert "boundary IoU  " not in capsys.readouterr().out.replace("boundary IoU %", "")
+
+
+def test_superpixels_are_measured_in_the_same_pass(config, arrays, inference, tmp_path, capsys):
+    config.evaluation.superpixels.enabled = True
+    config.evaluation.superpixels.slic_factors.append(0)
+    evaluate(config, tmp_path, inference)
+    written = json.loads((tmp_path / "superpixels.json").read_text())
+    # Cells of 2x2 pixels, of which the borders cut some.
+    counts = [math.ceil(y / 2) * math.ceil(x / 2) for y, x in (i.shape[:2] for i, _ in arrays)]
+    assert [entry["superpixels"] for entry in written["per_image"]] == counts
+    assert [kind["kind"] for kind in written["kinds"]] == ["model", "model, connected components"]
+    assert written["kinds"][0]["superpixels"] == pytest.approx(np.mean(counts))
+    assert inference.images_seen == 0
+    assert "ASA %" in capsys.readouterr().out
 
 
 def test_max_images_takes_the_first(config, arrays, num_classes, inference, tmp_path):

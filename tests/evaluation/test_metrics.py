@@ -49,6 +49,44 @@ def test_scores_equal_loops_over_pixels(seed, absent):
     assert matrix.num_pixels == total
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_frequency_weighted_iou_equals_its_definition(seed):
+    labels, predictions = random_case(seed, absent=(1,))
+    matrix = ConfusionMatrix(5, IGNORE)
+    matrix.update(labels, predictions)
+    iou, *_, total = slow_scores(labels, predictions, 5)
+    expected = sum((labels == k).sum() / total * v for k, v in enumerate(iou) if v is not None)
+    assert matrix.frequency_weighted_iou() == pytest.approx(expected, abs=1e-15)
+    assert ConfusionMatrix(2, IGNORE).frequency_weighted_iou() is None
+
+
+def test_a_prediction_of_the_ignore_label_is_a_miss_and_no_false_positive():
+    matrix = ConfusionMatrix(2, IGNORE)
+    added = matrix.update(np.array([0, 0, 1, IGNORE]), np.array([0, IGNORE, 1, IGNORE]))
+    assert matrix.per_class_iou() == [0.5, 1.0] == added.per_class_iou()
+    assert matrix.per_class_accuracy() == [0.5, 1.0] and matrix.pixel_accuracy() == 2 / 3
+    assert matrix.num_pixels == 3 and matrix.unclassified.tolist() == [1, 0]
+
+
+def test_update_returns_what_it_added_and_nothing_of_before():
+    matrix = ConfusionMatrix(2, IGNORE)
+    matrix.update(np.array([0, 0]), np.array([0, 1]))
+    added = matrix.update(np.array([1]), np.array([1]))
+    assert added.counts.tolist() == [[0, 0], [0, 1]]
+    matrix.update(np.array([1]), np.array([1]))
+    assert added.num_pixels == 1 and matrix.num_pixels == 4
+
+
+def test_grouped_counts_equal_those_of_grouped_maps():
+    labels, predictions = random_case(5)
+    groups = np.array([1, 0, 1, 2, 0])
+    whole = ConfusionMatrix(5, IGNORE)
+    whole.update(labels, predictions)
+    of_groups = ConfusionMatrix(3, IGNORE)
+    of_groups.update(np.where(labels == IGNORE, IGNORE, groups[labels % 5]), groups[predictions])
+    np.testing.assert_array_equal(whole.grouped(groups.tolist(), 3).counts, of_groups.counts)
+
+
 def test_counts_equal_scikit_learn_with_ignored_pixels_left_out():
     labels, predictions = random_case(3, absent=(1,))
     matrix = ConfusionMatrix(5, IGNORE)

@@ -1,5 +1,6 @@
 import contextlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +8,7 @@ import tensorflow as tf
 from sp_transformer.model import cell_association, cpu_kernels
 from sp_transformer.model.projection import Projection, gelu
 from sp_transformer.model.superpixel_grid import SuperpixelGrid
+from sp_transformer.model.tokenizer import Tokenizer
 
 
 def compiled_functions(concrete):
@@ -74,3 +76,41 @@ def test_a_projection_behind_its_first_layer_is_the_same_with_and_without():
         concrete = tf.function(layer.after_first_layer).get_concrete_function(x)
     assert compiled_functions(concrete)
     np.testing.assert_allclose(concrete(x), plain, rtol=1e-5, atol=1e-6)
+
+
+def small_tokenizer():
+    keras.utils.set_random_seed(1)
+    layer = Tokenizer((8, 12), cell_size=2, channels=8, position_embedding_stride=2)
+    layer.build((None, None, None, 8))
+    return layer
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [(8, 12), (6, 10)])
+def test_a_tokenizer_keeps_what_depends_on_weights_alone(batch, size):
+    layer = small_tokenizer()
+    pixels = tf.random.stateless_normal((batch, *size, 8), (1, 2))
+    plain = layer(pixels)
+    with cpu_kernels.cpu_kernels():
+        concrete = tf.function(layer).get_concrete_function(pixels)
+    for found, expected in zip(concrete(pixels), plain, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    read = [id(tensor) for tensor in concrete.captured_inputs]
+    first, second = (
+        block.superpixel_query.hidden.kernel.value.handle for block in layer.cross_attentions
+    )
+    assert id(second) in read and id(first) not in read
+    for table in (layer.pixel_position_table, layer.superpixel_position_table):
+        assert id(table.value.handle) not in read
+
+
+def test_a_tokenizer_of_unknown_size_computes_it_every_time():
+    layer = small_tokenizer()
+    pixels = tf.random.stateless_normal((1, 8, 12, 8), (1, 2))
+    with cpu_kernels.cpu_kernels():
+        concrete = tf.function(layer).get_concrete_function(tf.TensorSpec((None, None, None, 8)))
+    plain = layer(pixels)
+    for found, expected in zip(concrete(pixels), plain, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    layer.query_table.assign(layer.query_table + 1.0)
+    assert np.max(np.abs(concrete(pixels)[1] - plain[1])) > 0.1

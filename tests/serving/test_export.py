@@ -10,9 +10,10 @@ from google.protobuf import text_format
 
 import sp_transformer as spt
 from sp_transformer import version
+from sp_transformer.data import image_io
 from sp_transformer.model import inference as inference_lib
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.serving import export
+from sp_transformer.serving import export, predict
 
 SHAPES = [(1, 32, 32), (2, 17, 29), (1, 1, 1), (3, 40, 23)]
 
@@ -64,6 +65,37 @@ def test_inference_form_labels_as_the_model_does(tmp_path, capsys):
     assert different <= 1e-3 * pixels
     paths = [variable.name for variable in loaded.weights]
     assert len(paths) < len(model.variables), "BatchNorm's variables are not among what is saved"
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_an_export_of_one_size_labels_as_the_model_does_and_takes_nothing_else(fast, tmp_path):
+    config = spt.load_config(
+        "configs/synthetic/quickstart.textproto",
+        ["model { channels: 16 tokenizer { layers: 1 } classifier { layers: 1 } }"],
+    )
+    model = spt.build_model(config)
+    target = export.export_saved_model(
+        config, model, tmp_path / "fixed", in_inference_form=fast, image_size=(70, 90)
+    )
+    about = json.loads((target / "assets.extra" / "version.json").read_text())
+    assert about["image_size"] == [70, 90]
+    signature = tf.saved_model.load(str(target)).signatures["superpixels"]
+    image = np.random.default_rng(1).integers(0, 256, (1, 70, 90, 3), np.uint8)
+    found = signature(images=tf.constant(image))
+    expected = inference_lib.Inference(model, config.data).labels_and_superpixels(image)
+    for name, values in zip(("labels", "superpixels"), expected, strict=True):
+        assert np.mean(found[name].numpy() != values.numpy()) <= 1e-3 * fast
+    with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
+        signature(images=tf.zeros([1, 70, 91, 3], tf.uint8))
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, size in (("right", (70, 90)), ("wrong", (71, 90))):
+        image_io.write_png(folder / f"{name}.png", np.zeros((*size, 3), np.uint8))
+    summary = predict.predict(target, str(folder), tmp_path / "out")
+    assert [path.stem for path in summary.predicted] == ["right"]
+    ((path, reason),) = summary.failed
+    assert path.stem == "wrong" and "71x90 and the model was exported for 70x90" in reason
 
 
 def test_signatures_take_any_batch_of_rgb_bytes_and_nothing_else(exported):

@@ -1,0 +1,92 @@
+"""Averages of superpixel measures over images, and SLIC beside the model's."""
+
+import importlib.util
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from sp_transformer.config import label_map as label_maps
+from sp_transformer.evaluation import curves, superpixel_metrics, superpixel_scores
+from sp_transformer.protos import evaluation_pb2
+
+LABEL_MAP = label_maps.LabelMap(("a", "b", "c"), np.zeros((3, 3), np.uint8))
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def scene(seed, size=(48, 64)):
+    """Rectangles of three classes, in colours of their own, and a grid of cells."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]]
+    label = (y * 3 // size[0] + (x + seed * 5) // 20) % 3
+    image = (label[..., None] * 80 + generator.integers(0, 6, (*size, 3))).astype(np.uint8)
+    ids = y // 16 * 4 + x // 16
+    return f"image {seed}", image, label, ids
+
+
+def options(**values):
+    return evaluation_pb2.SuperpixelEvaluationOptions(**values)
+
+
+def test_means_of_images_and_curves_by_count():
+    scores = superpixel_scores.SuperpixelScores(LABEL_MAP, options(slic_factors=[1, 4]))
+    scenes = [scene(seed) for seed in range(3)]
+    for each in scenes:
+        scores.update(*each)
+    results = scores.results()
+    measured = []
+    for _, image, label, ids in scenes:
+        truth = superpixel_metrics.SuperpixelTruth(image, label, 3, 255)
+        measured.append(truth.measure(ids))
+    kinds = {(kind["kind"], kind["factor"]): kind for kind in results["kinds"]}
+    model = kinds["model", None]
+    for name in superpixel_metrics.MEASURES:
+        assert model[name] == pytest.approx(np.mean([values[name] for values, _ in measured]))
+    confusion = sum(confusion for _, confusion in measured)
+    iou = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+    assert model["achievable_miou"] == pytest.approx(iou.mean())
+    assert [entry["name"] for entry in results["per_image"]] == [each[0] for each in scenes]
+    assert len(kinds) == 4 and all(kind["images"] == 3 for kind in results["kinds"])
+    # Finer superpixels of SLIC follow these plain colours, which the grid's cells cannot.
+    fine = kinds["SLIC", 4.0]
+    assert fine["superpixels"] > kinds["SLIC", 1.0]["superpixels"] > 4
+    assert fine["achievable_accuracy"] > 0.97 > model["achievable_accuracy"]
+    curve = results["curves"]["boundary_recall"]["SLIC"]
+    assert [point[0] for point in curve] == sorted(point[0] for point in curve)
+    assert curve[1] == [fine["superpixels"], fine["boundary_recall"]]
+    picture = ElementTree.fromstring(curves.superpixel_curves(results["curves"]))
+    texts = [element.text for element in picture.iter(SVG + "text")]
+    assert "boundary recall, %" in texts and "model, connected components" in texts
+    # Seven measures: two points of SLIC joined by a line, one of each of the model's; and a legend.
+    assert len(list(picture.iter(SVG + "polyline"))) == 7
+    assert len(list(picture.iter(SVG + "circle"))) == 7 * 4 + 3
+    table = superpixel_scores.format_table(results)
+    assert "SLIC, 4 x count" in table and "3 images" in table
+
+
+def test_slic_is_that_of_scikit_image_and_has_no_unused_or_torn_superpixel():
+    _, image, *_ = scene(0)
+    ids = superpixel_scores.slic(image, 24, options())
+    assert ids.shape == image.shape[:2] and ids.min() == 0
+    truth = superpixel_metrics.SuperpixelTruth(image, np.zeros(ids.shape, int), 1, 255)
+    values, _ = truth.measure(ids)
+    assert values["superpixels"] == values["components"] == ids.max() + 1
+    assert 20 <= values["superpixels"] <= 28
+
+
+def test_slic_can_be_left_out_and_is_asked_for_by_name(monkeypatch):
+    assert superpixel_scores.slic_factors(options()) == superpixel_scores.SLIC_FACTORS
+    assert superpixel_scores.slic_factors(options(slic_factors=[0])) == ()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    superpixel_scores.SuperpixelScores(LABEL_MAP, options(slic_factors=[0]))
+    with pytest.raises(ValueError, match=r"scikit-image.*sp-transformer\[superpixels\]"):
+        superpixel_scores.SuperpixelScores(LABEL_MAP, options())
+
+
+def test_curves_without_a_value_or_of_one_point_are_drawn():
+    text = curves.superpixel_curves(
+        {"compactness": {"a < b": [[4, None]]}, "x": {"a < b": [[4, 0.5]]}}
+    )
+    picture = ElementTree.fromstring(text)
+    assert len(list(picture.iter(SVG + "circle"))) == 2 and "nan" not in text
