@@ -1,10 +1,18 @@
 """The training binary: faults of its command line, and one short run."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import tensorflow as tf
+from absl import flags
+
+from sp_transformer import train
+from sp_transformer.training import files, following, loop, modes
 
 CONFIG = """
 model {
@@ -90,3 +98,48 @@ def test_trains_evaluates_and_resumes(config_file, tmp_path):
     )
     assert result.returncode == 2
     assert "training.learning_rate: 0.001 before, 0.5 now" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (lambda: loop.NonFiniteLossError(3, float("nan"), 1.0, "run/ckpt-2"), 3, "step 3 has loss"),
+        (lambda: files.WriteError("run/ckpt-4 cannot be written"), 4, "cannot be written"),
+        (lambda: following.FollowTimeoutError("no checkpoint came"), 5, "no checkpoint came"),
+        (
+            lambda: tf.errors.UnavailableError(None, None, "stopped sending"),
+            75,
+            "start all workers",
+        ),
+        (KeyboardInterrupt, 130, "the same command goes on"),
+    ],
+)
+def test_each_end_has_its_exit_code(config_file, tmp_path, monkeypatch, capsys, error, code, words):
+    def fail(*_, **__):
+        raise error()
+
+    monkeypatch.setattr(modes, "run", fail)
+    values = flags.FlagValues()
+    train.define_flags(values)
+    values(["train", f"--config_file={config_file}", f"--model_dir={tmp_path / 'run'}"])
+    assert train.main(values) == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_supervised_run_is_started_again(config_file, tmp_path):
+    """Killed in the middle of its first start, by a signal to the process that trains."""
+    arguments = ["--config_file", config_file, "--model_dir", tmp_path / "run", "--max_restarts=2"]
+    command = [sys.executable, "-m", "sp_transformer.train", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    lock = tmp_path / "run" / "run.lock"
+    while not lock.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(json.loads(lock.read_text())["process"][0], signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "train ended with code 137; starting it again in 5 s (restart 1 of 2" in errors
+    assert json.loads((tmp_path / "run" / "finished.json").read_text()) == {"step": 2}

@@ -119,12 +119,11 @@ class Evaluation:
         self.open()
         if self._inference is None or self._inference.model is not model:
             self._inference = inference.Inference(model, self._config.data)
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._output_dir)
         if self._written_step is None or step <= self._written_step:
             # Scored before: by an earlier process, or before training fell back to an older save.
-            if self._writer is not None:
-                self._writer.close()
-            summaries.forget_from(self._output_dir, step)
-            self._writer = tf.summary.create_file_writer(self._output_dir)
+            summaries.forget_from(self._writer, step)
         self._written_step = step
         checkpoint = weights.checkpoint_prefix(self._model_dir, step)
         metrics = evaluator.evaluate(

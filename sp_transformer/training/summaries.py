@@ -1,15 +1,11 @@
 """TensorBoard scalars and pictures of a training run."""
 
-import os
-import re
 import time
 
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.data import drawing, storage
-
-_EVENT_FILE = re.compile(r"^events\.out\.tfevents\.(\d+)\.")
+from sp_transformer.data import drawing
 
 
 class TrainSummaries:
@@ -26,9 +22,9 @@ class TrainSummaries:
     def __init__(self, directory, inference, label_map, first_step):
         self._inference = inference
         self._label_map = label_map
-        # Of a session that was killed.
-        forget_from(directory, first_step + 1)
         self._writer = tf.summary.create_file_writer(directory)
+        # TensorBoard forgets what it has of this step and later ones, from a session that was killed.
+        forget_from(self._writer, first_step + 1)
 
     def scalars(self, step, values):
         """Writes `values`, a dict of name to float."""
@@ -61,29 +57,15 @@ class TrainSummaries:
         self._writer.close()
 
 
-def forget_from(folder, step):
-    """Makes TensorBoard drop what it has of `step` and later ones, which are going to be written anew.
-
-    It is to be called before a new writer is made. TensorBoard reads files in the order of their names, which begin
-    with the second of their making: this waits until a file that is made afterwards comes after its own, up to two
-    seconds.
-
-    Args:
-      folder: of event files; need not exist.
-      step: the first step to be dropped.
-    """
-    names = storage.list_folder(folder) if tf.io.gfile.isdir(folder) else []
-    seconds = [int(second) for name in names for second in _EVENT_FILE.findall(name)]
-    if not seconds:
-        return
-    second = max(int(time.time()), max(seconds) + 1)
-    # tf.summary cannot write such an event; its files are TFRecords.
-    with tf.io.TFRecordWriter(os.path.join(folder, f"events.out.tfevents.{second}.restart")) as out:
-        log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        start = {"step": step, "session_log": log}
-        # Twice: the first start that TensorBoard sees in a folder is none that follows a kill.
-        for contents in ({"file_version": "brain.Event:2"}, start, start):
-            event = tf.compat.v1.Event(wall_time=time.time(), **contents)
-            out.write(event.SerializeToString())
-    # A clock that was set back must not hold up a run for long.
-    time.sleep(min(max(second + 1 - time.time(), 0.0), 2.0))
+def forget_from(writer, step):
+    """Makes TensorBoard drop what it has of `step` and later ones: they are going to be written anew."""
+    event = tf.compat.v1.Event(
+        wall_time=time.time(),
+        step=step,
+        session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START),
+    )
+    # There is no public way to write an event as it is: tf.summary.experimental.write_raw_pb takes
+    # summaries only, and an event that it is given is lost without a word. Twice, because the first
+    # start that TensorBoard sees in a folder is none that follows a kill.
+    for _ in range(2):
+        tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

@@ -121,8 +121,8 @@ def test_synchronize_takes_any_nest():
 
 def test_import_loads_no_tensorflow():
     code = (
-        "import sys; from sp_transformer.benchmarking import "
-        "timing, report, rules, settings, variants, memory;"
+        "import sys; from sp_transformer import environment;"
+        "from sp_transformer.benchmarking import timing, report, rules, settings, variants, memory;"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

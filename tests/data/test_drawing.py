@@ -73,3 +73,32 @@ def test_legend_shows_every_colour_and_some_text(label_map, columns):
     for color in label_map().colors:
         assert (picture == color).all(-1).sum() == 14 * 14
     assert (picture.astype(int).sum(-1) < 100).sum() > 20 + 14 * 14  # Letters, near black.
+
+
+def test_example_picture_outlines_after_reducing(label_map):
+    label_map = label_map()
+    label = np.zeros((400, 1000), int)
+    label[:, 500:] = 1
+    superpixels = np.arange(1000)[None] // 100 + np.zeros((400, 1), int)
+    image = np.full((400, 1000, 3), 250, np.uint8)
+    picture = drawing.example_picture(image, label, 1 - label, superpixels, label_map, max_side=200)
+    assert picture.shape == (2 * 80 + 4, 2 * 200 + 4, 3)
+    truth, prediction = picture[:80, 204:], picture[84:, :200]
+    assert (truth[:, :100] == label_map.colors[0]).all()
+    assert (prediction[:, :100] == label_map.colors[1]).all()
+    assert (picture[:80, :200] == 250).all()
+    outlined = picture[84:, 204:]
+    lines = (outlined == (255, 255, 0)).all(-1)
+    # Each of the 9 lines is there, and stands out against an image that is almost white.
+    assert lines.all(0).sum() == 9 and outlined[~lines].max() < 180
+    small = drawing.example_picture(
+        image[:5, :7], label[:5, :7], label[:5, :7], label[:5, :7], label_map
+    )
+    assert small.shape == (14, 18, 3)
+
+
+def test_evenly_spaced_positions():
+    assert drawing.evenly_spaced(7, 3) == [0, 2, 4]
+    assert drawing.evenly_spaced(3, 7) == [0, 1, 2]
+    assert drawing.evenly_spaced(500, 4) == [0, 125, 250, 375]
+    assert drawing.evenly_spaced(5, 0) == drawing.evenly_spaced(0, 4) == []

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -179,6 +178,9 @@ def test_a_torn_save_falls_back_to_the_one_before(
     run = make_run(model_dir)
     assert run.step == (10 if damage == "empty state" else 8)
     assert ("ckpt-10" in caplog.text) == damage.startswith("truncated")
+    # Nobody else takes it for the newest one, and it is not thrown away.
+    torn = 2 if damage.startswith("truncated") else 0
+    assert len(list(model_dir.glob("unreadable-ckpt-10.*"))) == torn
     assert not list(model_dir.glob("*_temp"))
     run.train(stream=io.StringIO())
     assert_same_weights(run, reference)
@@ -311,44 +313,6 @@ def test_sigterm_saves_and_exits(make_run, tmp_path, config):
     assert exit_info.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     assert make_run(tmp_path).step == 3
-
-
-_KILLED_RUN = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import conftest
-config = conftest.make_config()
-config.training.steps = 10**6
-config.training.save_interval_steps = 1
-run = conftest.make_run_of(config)(sys.argv[2])
-run.train(after_save=lambda step, model: print("saved", step, flush=True))
-"""
-
-
-def test_survives_sigkill_while_saving(make_run, tmp_path, config):
-    process = subprocess.Popen(
-        [sys.executable, "-c", _KILLED_RUN, str(pathlib.Path(__file__).parent), str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    saved = 0
-    for line in process.stdout:
-        if line.startswith("saved"):
-            saved = int(line.split()[1])
-        if saved >= 6:
-            break
-    # In the middle of a write, if one can be caught: TensorFlow collects its files in a folder first.
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and not list(tmp_path.glob("*_temp")):
-        pass
-    process.kill()
-    process.wait()
-    config.training.steps = 10**6
-    run = make_run(tmp_path)
-    assert run.step >= saved
-    run.model(tf.zeros([1, 12, 20, 3]))
-    assert all(np.isfinite(value).all() for value in final_weights(run).values())
 
 
 _TWO_REPLICAS = """

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import plugin_event_accumulator
@@ -36,7 +35,7 @@ def model_dir(tiny_run, tmp_path, monkeypatch):
 
 def points(folder, tag):
     """The points that TensorBoard shows: pairs of step and value."""
-    events = plugin_event_accumulator.EventAccumulator(folder, tensor_size_guidance={"scalars": 0})
+    events = plugin_event_accumulator.EventAccumulator(folder, tensor_size_guidance={})
     events.Reload()
     return [
         (event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)
@@ -59,7 +58,8 @@ def test_a_point_behind_a_fall_back_is_shown_once(config, model_dir, tiny_run):
         for step in (4, 8, 12):
             evaluation(step, model)
         # Training was killed, and its save of step 12 was torn.
-        model.classifier.trainable_variables[-1].assign_add(np.arange(19.0) % 3 * 10)
+        for variable in model.classifier.trainable_variables:
+            variable.assign(-variable)
         for step in (8, 12, 16):
             last = evaluation(step, model)
     shown = points(f"{model_dir}/eval", "eval/miou")

@@ -12,7 +12,7 @@ from absl import flags
 
 from sp_transformer import command_line, evaluate
 from sp_transformer.evaluation import evaluator
-from sp_transformer.model import weights
+from sp_transformer.model import builder, inference, weights
 from sp_transformer.training import modes, run_directory, run_lock
 
 
@@ -77,7 +77,10 @@ def test_a_run_is_resumed_exactly(make_run, tmp_path, config, model_dir):
         make_run(model_dir)
 
 
-def test_evaluates_keeps_the_best_and_is_read_by_the_binaries(tiny_run, model_dir):
+def test_evaluates_keeps_the_best_and_is_read_by_the_binaries(tiny_run, model_dir, monkeypatch):
+    # Building and tracing take the longest, and are nothing of this.
+    monkeypatch.setattr(builder, "build_model", lambda config: tiny_run.inference.model)
+    monkeypatch.setattr(inference, "Inference", lambda model, data: tiny_run.inference)
     tf.io.gfile.makedirs(model_dir)
     for path in tiny_run.model_dir.iterdir():
         if path.name.startswith("ckpt-") or path.name == "config.textproto":

@@ -1,6 +1,9 @@
 """Which changes of the config a resumed run accepts."""
 
+import json
+
 import pytest
+import tensorflow as tf
 
 from sp_transformer.training import run_directory
 
@@ -72,3 +75,51 @@ def test_the_list_of_variables_does_not_depend_on_models_built_before(tmp_path, 
 def test_a_missing_config_is_a_warning(tmp_path, config, tiny, caplog):
     run_directory.prepare(tmp_path, config, tiny.build_model(), resuming=True)
     assert "config.textproto is missing" in caplog.text
+
+
+def test_sessions_are_recorded_and_another_environment_is_named(tmp_path, caplog):
+    run_directory.record_session(tmp_path, 0, replicas=1, workers=1)
+    run_directory.record_session(tmp_path, 40, replicas=1, workers=1)
+    assert caplog.text == ""
+    path = tmp_path / run_directory.SESSIONS_FILE
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["first_step"] for line in lines] == [0, 40]
+    assert lines[0]["versions"]["tensorflow"] == tf.__version__
+    assert lines[0]["devices"] == ["CPU:0"] and set(lines[0]["git"]) == {"revision", "dirty"}
+    lines[1]["versions"]["tensorflow"] = "1.0"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_directory.record_session(tmp_path, 80, replicas=2, workers=1)
+    assert '"tensorflow": "1.0"' in caplog.text and "replicas: 1 before, 2 now" in caplog.text
+    assert "workers:" not in caplog.text and "git:" not in caplog.text
+    path.write_text('{"torn')
+    run_directory.record_session(tmp_path, 90, replicas=2, workers=1)
+
+
+def test_the_end_of_a_run_is_marked_and_taken_back(tmp_path):
+    assert run_directory.finished_step(tmp_path) is None
+    run_directory.mark_finished(tmp_path, 60)
+    assert run_directory.finished_step(tmp_path) == 60
+    run_directory.mark_finished(tmp_path, None)
+    run_directory.mark_finished(tmp_path, None)
+    assert run_directory.finished_step(tmp_path) is None
+    for text in ("", "[1]", '{"step": "x"}'):
+        (tmp_path / run_directory.FINISHED_FILE).write_text(text)
+        assert run_directory.finished_step(tmp_path) is None
+
+
+def test_a_new_run_does_not_start_over_the_best_checkpoint_of_another(tmp_path, config, tiny):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "best.json").write_text('{"step": 4, "miou": 0.5}')
+    with pytest.raises(run_directory.RunMismatchError, match=r"best checkpoint(.|\n)*move it away"):
+        run_directory.prepare(tmp_path, config, tiny.build_model(), resuming=False)
+    assert not (tmp_path / "config.textproto").exists()
+
+
+def test_a_worker_that_does_not_write_only_checks(tmp_path, config, tiny):
+    model = tiny.build_model()
+    run_directory.prepare(tmp_path / "run", config, model, resuming=False, writes=False)
+    assert not (tmp_path / "run").exists()
+    prepared(tmp_path, config, model)
+    config.training.learning_rate = 0.5
+    with pytest.raises(run_directory.RunMismatchError, match="learning_rate"):
+        run_directory.prepare(tmp_path, config, model, resuming=True, writes=False)
