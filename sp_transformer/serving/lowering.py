@@ -23,6 +23,7 @@ _NUMPY_TYPES = {
 _LOCATION = re.compile(
     r' loc\((?:#loc\d*|unknown|"(?:[^"\\]|\\.)*"|fused\[[^\]]*\])\)|^#loc.*\n', re.MULTILINE
 )
+_PACKED_BOOLEANS = re.compile(r'dense<"0x([0-9A-F]+)">( : tensor<([0-9x]+)xi1>)')
 _ALIAS = re.compile(
     r"parameter_number = (\d+) : i64}, output_index = array<i64(?:: (\d+))?>", re.ASCII
 )
@@ -101,7 +102,7 @@ def lower(function, inputs, variables=()) -> LoweredProgram:
     concrete = compiled.get_concrete_function(*specs)
     text = compiled.experimental_get_compiler_ir(*specs)(stage="stablehlo")
     # The locations are paths of this machine and a third of the text.
-    text = _LOCATION.sub("", text)
+    text = _PACKED_BOOLEANS.sub(_spelled_out, _LOCATION.sub("", text))
     argument_types, output_types = _signature(text)
 
     arguments = [
@@ -132,6 +133,20 @@ def lower(function, inputs, variables=()) -> LoweredProgram:
         outputs.append({**argument, "kind": "update", "argument": aliases[output]})
     _expect("output", output_types, outputs)
     return LoweredProgram(text, arguments, outputs, sources, compiled)
+
+
+def _spelled_out(constant: re.Match) -> str:
+    """Booleans as a list, where TensorFlow writes eight to a byte: other versions of MLIR read a byte for each."""
+    shape = [int(side) for side in constant[3].split("x")]
+    packed = np.frombuffer(bytes.fromhex(constant[1]), np.uint8)
+    count = int(np.prod(shape))
+    if packed.size != -(-count // 8):
+        raise RuntimeError(
+            f"TensorFlow {tf.__version__} writes {count} constant booleans as {packed.size} bytes, which is not eight "
+            "to a byte as in 2.21"
+        )
+    values = np.unpackbits(packed, bitorder="little")[:count].astype(bool).reshape(shape)
+    return f"dense<{str(values.tolist()).lower()}>{constant[2]}"
 
 
 def _signature(text) -> tuple[list[tuple], list[tuple]]:

@@ -316,6 +316,33 @@ def test_jax_computes_what_tensorflow_does_and_times_it(export, tmp_path):
     assert "| train_step |" in done.stdout and "Interleaved" in done.stdout
 
 
+MASK = np.random.default_rng(3).random((131, 3)) < 0.5
+
+
+def lowered_mask():
+    inputs = [lowering.SeededInput("x", MASK.shape, "float32", 100)]
+    return lowering.lower(lambda x: {"y": tf.where(MASK, x, -x)}, inputs)
+
+
+def test_constant_booleans_are_spelled_out():
+    assert '"0x' not in lowered_mask().text
+
+
+@needs_jax
+def test_jax_reads_constant_booleans():
+    import jax
+    from jax.extend import backend
+    from jaxlib import xla_client
+
+    program = lowered_mask()
+    devices = xla_client.DeviceList(tuple(jax.devices()[:1]))
+    options = xla_client.CompileOptions()
+    executable = backend.get_backend().compile_and_load(program.text, devices, options)
+    x = np.arange(MASK.size, dtype=np.float32).reshape(MASK.shape) + 1
+    (y,) = executable.execute([jax.device_put(x)])
+    np.testing.assert_array_equal(y, np.where(MASK, x, -x))
+
+
 @needs_jax
 def test_jax_finds_weights_in_the_wrong_place_and_runs_without_any(export, tmp_path):
     spoilt = shutil.copytree(export.folder, tmp_path / "spoilt")
