@@ -124,7 +124,7 @@ def main(values: flags.FlagValues) -> int:
     # Before the model is built, which takes longer.
     export.check_export_dir(values.export_dir, values.overwrite)
     model = builder.build_model(config)
-    step, checkpoint = command_line.restore(model, path)
+    step, checkpoint = command_line.restore(model, path, config.evaluation.averaged_weights)
     export.export_saved_model(
         config,
         model,
@@ -167,7 +167,7 @@ def _export_stablehlo(values):
     model = builder.build_model(config)
     about = {"weights": f"random, seed {values.random_weights}"}
     if path is not None:
-        step, checkpoint = command_line.restore(model, path)
+        step, checkpoint = command_line.restore(model, path, config.evaluation.averaged_weights)
         about = {"checkpoint": str(checkpoint), "step": int(step)}
     stablehlo.export_stablehlo(config, model, values.export_dir, options, about)
     return 0

@@ -59,7 +59,8 @@ def evaluate(
     Returns:
       What metrics.json holds: the scores of the first mode (scores.SegmentationScores.results),
       its name as mode, and modes {name: scores} of all; num_images, seconds and images_per_second
-      (the whole evaluation, tracing included), step, checkpoint, experiment_name, split, and
+      (the whole evaluation, tracing included), step, checkpoint, averaged_weights (whether the
+      moving average of the weights was asked for), experiment_name, split, and
       skipped_files {name: reason} where `data.skip_corrupt` left files out.
 
       Beside it, per_image.json lists name, num_pixels (counted ones), miou and pixel_accuracy of
@@ -121,6 +122,7 @@ def evaluate(
         "images_per_second": len(per_image) / seconds,
         "step": None if step is None else int(step),
         "checkpoint": None if checkpoint is None else str(checkpoint),
+        "averaged_weights": options.averaged_weights,
         "experiment_name": config.experiment_name,
         "split": config.data.eval_split,
     }

@@ -57,6 +57,8 @@ def build_model(config) -> SPTransformer:
             ),
             name="sp_transformer",
         )
+        backbone.rematerialize = config.training.rematerialize_backbone
+        model.tokenizer.rematerialize = config.training.rematerialize_tokenizer
         # A symbolic call creates every variable without computing anything.
         model(keras.Input((height, width, 3), batch_size=1))
     return model

@@ -95,7 +95,8 @@ class SPTransformer(keras.Model):
         images, image_size = self.prepare(images, training)
         grid = self.superpixel_grid(*ops.shape(images)[1:3])
         endpoints = self.backbone(images, training=training)
-        pixels, superpixels = self.tokenizer(self.hypercolumn(endpoints, grid=grid), grid=grid)
+        pixels = self.hypercolumn(endpoints, grid=grid)
+        pixels, superpixels = self.tokenizer(pixels, grid=grid, training=training)
         superpixel_logits = self.classifier(superpixels)
         pixels, superpixels = self.association.normalize(pixels, superpixels)
         features = {

@@ -1,5 +1,6 @@
 """A training run: from a config to checkpoints in a model_dir, interrupted and resumed at will."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -16,10 +17,13 @@ from sp_transformer.config import derived
 from sp_transformer.data import pipeline, skipping, sources, start_check
 from sp_transformer.model import builder, weights
 from sp_transformer.training import (
+    averages,
     checkpoints,
+    distribution,
     files,
     optimizer,
     progress,
+    replica_seeds,
     reporting,
     run_directory,
     run_lock,
@@ -82,7 +86,8 @@ def train(config, model_dir, strategy=None, after_save=None):
       A TrainSummary.
 
     Raises:
-      ValueError: if images or labels are faulty and `data.skip_corrupt` is off; it names the file.
+      ValueError: if the strategy cannot do what the options ask, or if images or labels are faulty
+        and `data.skip_corrupt` is off; it names the file.
       RunMismatchError: if `model_dir` holds a run with other options.
       CheckpointError: if `model_dir` holds checkpoints and none of them can be read.
       RunLockedError: if another process trains in `model_dir`.
@@ -90,6 +95,12 @@ def train(config, model_dir, strategy=None, after_save=None):
       NonFiniteLossError: if the loss becomes NaN or infinite.
       SystemExit: with code 143 on SIGTERM, after saving.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    settled = distribution.settle(config, replicas)
+    distribution.check_strategy(settled.training, strategy)
+    batch = distribution.describe(config, settled, replicas)
+    config = settled
     source = sources.create_source(config.data, config.data.train_split)
     saved = weights.list_checkpoints(model_dir)
     # Before the model is built: a fault of the data should cost seconds.
@@ -108,6 +119,8 @@ def train(config, model_dir, strategy=None, after_save=None):
         make_examples=lambda: _validation_examples(config),
     )
     try:
+        if run.is_chief:
+            print(batch, flush=True)
         return run.train(after_save)
     finally:
         if run.is_chief:
@@ -158,6 +171,7 @@ class TrainingRun:
         self._make_dataset = make_dataset
         self._make_examples = make_examples
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._averages = None
         self._workers = workers.Workers(self._strategy)
         self.is_chief = self._workers.is_chief
         self._lock = None
@@ -179,20 +193,28 @@ class TrainingRun:
         keras.utils.set_random_seed(options.seed % 2**32)
         with self._strategy.scope():
             self.model = build_model(self._config)
+            replica_seeds.differ_between_replicas(self.model)
             self._optimizer = optimizer.create_optimizer(options, self.model)
+            if options.ema_decay:
+                self._averages = averages.WeightAverages(
+                    self.model, options.ema_decay, self._strategy
+                )
             ignore_label = derived.label_map(self._config).ignore_label
             self._loop = train_step.TrainLoop(
-                self.model, self._optimizer, options, ignore_label, self._strategy
+                self.model, self._optimizer, options, ignore_label, self._strategy, self._averages
             )
         # Sum and number of the losses since the last log interval's end: saved, so that a resumed
         # run logs the same means.
         self._interval_loss = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False)
+        extra = {"interval_loss": self._interval_loss}
+        if self._averages is not None:
+            extra[weights.AVERAGES] = self._averages.trackable()
         self._checkpoints = checkpoints.TrainingCheckpoints(
             self._model_dir,
             self.model,
             self._optimizer,
             options.checkpoints_to_keep,
-            {"interval_loss": self._interval_loss},
+            extra,
             writes=self.is_chief,
         )
 
@@ -242,7 +264,7 @@ class TrainingRun:
                         self._save()
                         leaving = leaving and self.step < options.steps
                         if after_save is not None and self.is_chief and not leaving:
-                            with terminated.at_once():
+                            with terminated.at_once(), self._evaluated_weights():
                                 after_save(self.step, self.model)
                     if leaving:
                         raise SystemExit(exit_codes.TERMINATED)
@@ -318,8 +340,15 @@ class TrainingRun:
         line.show(loss, rates, at_interval)
         draws = self._reporter is not None and options.picture_interval_steps
         if draws and self._is_due(options.picture_interval_steps):
-            self._reporter.draw(self.step)
+            with self._evaluated_weights():
+                self._reporter.draw(self.step)
         return loss
+
+    def _evaluated_weights(self):
+        """A context in which the model has the weights that are to be evaluated and drawn."""
+        if self._config.evaluation.averaged_weights:
+            return self._averages.in_place()
+        return contextlib.nullcontext()
 
     def _is_due(self, interval):
         return self.step % interval == 0 or self.step == self._options.steps

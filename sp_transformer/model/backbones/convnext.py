@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sp_transformer.model import rematerialization
 from sp_transformer.model.backbones.drop_path import DropPath
 from sp_transformer.model.layer_normalization import LayerNormalization
 
@@ -125,6 +126,9 @@ class ConvNeXt(keras.layers.Layer):
       drop_path_rate: Probability in [0, 1) for the full network's last block, growing linearly per
         block from 0; stages beyond the largest endpoint are left out without changing the others.
 
+    Attributes:
+      rematerialize: Whether training keeps only the inputs of each block for the backward pass.
+
     Raises:
       ValueError: An unknown architecture or stride.
     """
@@ -147,6 +151,8 @@ class ConvNeXt(keras.layers.Layer):
         self.drop_path_rate = drop_path_rate
 
         depths, widths = _ARCHITECTURES[architecture]
+        # Not in the config of the layer: it says how training is run, not what is computed.
+        self.rematerialize = False
         self.stem = _patchify(widths[0], STRIDES[0], "stem", self.dtype_policy)
         self.stem_norm = LayerNormalization(
             epsilon=_EPSILON, name="stem_norm", dtype=self.dtype_policy
@@ -209,7 +215,10 @@ class ConvNeXt(keras.layers.Layer):
                 x = getattr(self, f"{stage}_downsample_norm")(x)
                 x = getattr(self, f"{stage}_downsample")(x)
             for block in getattr(self, stage):
-                x = block(x, training=training)
+                if training and self.rematerialize:
+                    x = rematerialization.call(block, x, training=True)
+                else:
+                    x = block(x, training=training)
             if stride != STRIDES[0] and stride in self.endpoint_strides:
                 endpoints[stride] = x
         return endpoints
