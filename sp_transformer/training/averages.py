@@ -17,6 +17,9 @@ class WeightAverages:
       model: a built model, created in the scope of `strategy`.
       decay: in [0, 1).
       strategy: the tf.distribute.Strategy.
+
+    Attributes:
+      by_name: {name as weights.named_variables has it: tf.Variable}.
     """
 
     def __init__(self, model, decay, strategy):
@@ -27,18 +30,18 @@ class WeightAverages:
             for name, variable in weights.named_variables(model).items()
             if variable.value.dtype.is_floating
         }
-        self._averages = {}
+        self.by_name = {}
         with strategy.scope():
             for name, variable in self._weights.items():
                 with strategy.extended.colocate_vars_with(variable):
                     # Read from the variable, as a replica's part of it cannot be read in all scopes.
-                    self._averages[name] = tf.Variable(
+                    self.by_name[name] = tf.Variable(
                         tf.convert_to_tensor(variable), trainable=False, name="average"
                     )
 
     def trackable(self):
         """The averages under the names of the weights, for a tf.train.Checkpoint."""
-        return tf.train.Checkpoint(**self._averages)
+        return tf.train.Checkpoint(**self.by_name)
 
     def update(self, step):
         """Moves the averages; called by all replicas after the update of the weights.
@@ -58,14 +61,14 @@ class WeightAverages:
         def move(average, value, share):
             average.assign_sub((average - value) * tf.cast(share, average.dtype))
 
-        for average, value in zip(self._averages.values(), current, strict=True):
+        for average, value in zip(self.by_name.values(), current, strict=True):
             strategy.extended.update(average, move, args=(value, share), group=False)
 
     @contextlib.contextmanager
     def in_place(self):
         """While this lasts, the model has the averages for weights."""
         kept = [tf.identity(variable) for variable in self._weights.values()]
-        for variable, average in zip(self._weights.values(), self._averages.values(), strict=True):
+        for variable, average in zip(self._weights.values(), self.by_name.values(), strict=True):
             variable.assign(tf.identity(average))
         try:
             yield

@@ -1,47 +1,40 @@
-"""Training steps of a small SPTransformer on some replicas, and what came out of them; for test_replicas.py.
+"""Training steps on some replicas, and what came out of them; for test_replicas.py.
 
-A process takes one strategy (STACK: a second one on virtual devices fails), so each number of replicas has one of its
-own, which runs all cases.
+A process takes one strategy (a second one on virtual devices fails in TensorFlow), so each number of replicas has one
+of its own, which runs several cases.
 """
 
 import json
 import os
-import pathlib
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "synthetic" / "quickstart.textproto"
 STEPS = 5
-OVERRIDES = """
+# A real model, as small as it may be: two stages of a ResNet-18 with BatchNorm, one layer of each attention.
+SP_TRANSFORMER = """
     model {
       channels: 16
+      backbone { name: "resnet18" }
+      hypercolumn { stride: 4 endpoint_strides: 4 endpoint_strides: 8 }
+      tokenizer { superpixel_stride: 8 layers: 1 }
       classifier { layers: 1 feed_forward_width: 32 }
     }
     data {
-      synthetic_streets { height: 64 width: 128 train_images: 16 }
-      resize_height: 32 resize_width: 64 crop_height: 32 crop_width: 64
-      start_check_images: 0
+      dataset: "synthetic_streets"
+      synthetic_streets { height: 32 width: 64 train_images: 16 }
+      crop_height: 32 crop_width: 64
     }
-    training {
-      batch_size: 4 steps: 100 warmup_steps: 0 learning_rate: 1e-2 jit_compile: false
-      gradient_clip_norm: 0.5
-    }
+    training { batch_size: 4 top_k_fraction: 0.5 gradient_clip_norm: 0.5 }
 """
-CASES = {
-    "sgd": "",
-    "adamw": "training { ema_decay: 0.9 }",
-    "rematerialized": "training { rematerialize_backbone: true rematerialize_tokenizer: true }",
-    "drop_path": "model { backbone { drop_path_rate: 0.5 } }",
-}
 
 
-def measure(target, replicas=1, task=None, ports=(), cases=tuple(CASES)):
-    """Runs cases and saves what they lead to as an .npz of "CASE/what/name".
+def measure(target, cases, replicas=1, task=None, ports=()):
+    """Runs cases and saves what they lead to as an .npz of "CASE/what".
 
     Args:
       target: file to write.
+      cases: names of functions of this module.
       replicas: virtual devices of this process.
       task: number of this worker, where there are several.
       ports: of all workers, on loopback.
-      cases: names out of CASES.
     """
     if task is not None:
         workers = [f"127.0.0.1:{port}" for port in ports]
@@ -58,65 +51,130 @@ def measure(target, replicas=1, task=None, ports=(), cases=tuple(CASES)):
     )
     strategy = distribution.create_strategy(wanted)
     results = {}
-    for name in cases:
-        for key, value in run_case(name, strategy).items():
-            results[f"{name}/{key}"] = value
+    for case in cases:
+        for key, value in globals()[case](strategy).items():
+            results[f"{case}/{key}"] = value
     np.savez(target, **results)
 
 
-def run_case(name, strategy):
-    """Takes STEPS steps of a case; returns {"losses", "norms", "weights/NAME", "averages/NAME", "spread", "masks"}."""
+def sgd(strategy):
+    """The stand-in model under plain SGD with clipping, in which rounding stays rounding."""
+    import keras
+
+    config = _tiny_config()
+    config.training.gradient_clip_norm = 0.5
+    return _tiny(config, strategy, lambda model: _built(keras.optimizers.SGD(0.1), model))
+
+
+def adamw(strategy):
+    """The same under the training program's optimizer, with averaged weights."""
+    from sp_transformer.training import optimizer
+
+    config = _tiny_config()
+    config.training.ema_decay = 0.9
+    return _tiny(config, strategy, lambda model: optimizer.create_optimizer(config.training, model))
+
+
+def sp_transformer(strategy, changes=""):
+    """The real model on the real input pipeline, under SGD."""
+    import keras
+    from google.protobuf import text_format
+
+    import sp_transformer as spt
+    from sp_transformer.data import pipeline, sources
+    from sp_transformer.protos import experiment_pb2
+
+    config = text_format.Parse(SP_TRANSFORMER, experiment_pb2.ExperimentOptions())
+    text_format.Merge(changes, config)
+    source = sources.create_source(config.data, "train")
+    return _steps(
+        config,
+        strategy,
+        lambda: spt.build_model(config),
+        lambda model: _built(keras.optimizers.SGD(0.1), model),
+        lambda context: pipeline.train_dataset(config, source, 0, context),
+    )
+
+
+def rematerialized(strategy):
+    """The same with everything computed again that can be."""
+    return sp_transformer(
+        strategy, "training { rematerialize_backbone: true rematerialize_tokenizer: true }"
+    )
+
+
+def masks(strategy):
+    """Two draws of dropout and of drop path on every replica, ones in and factors out."""
     import keras
     import numpy as np
     import tensorflow as tf
 
-    import sp_transformer as spt
-    from sp_transformer.config import derived
-    from sp_transformer.data import pipeline, sources
-    from sp_transformer.model import weights
-    from sp_transformer.training import averages, optimizer, replica_seeds, train_step
+    from sp_transformer.model.backbones.drop_path import DropPath
+    from sp_transformer.training import replica_seeds
 
-    config = spt.load_config(CONFIG, overrides=[OVERRIDES, CASES[name]])
-    options = config.training
-    source = sources.create_source(config.data, "train")
-    keras.utils.set_random_seed(3)
     with strategy.scope():
-        model = spt.build_model(config)
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([DropPath(0.5), keras.layers.Dropout(0.5)])
+        model.build((200, 50))
         replica_seeds.differ_between_replicas(model)
-        if name in ("sgd", "rematerialized"):
-            chosen = keras.optimizers.SGD(0.1)
-            chosen.build(model.trainable_variables)
-        else:
-            chosen = optimizer.create_optimizer(options, model)
-        average = (
-            averages.WeightAverages(model, options.ema_decay, strategy)
-            if options.ema_decay
-            else None
-        )
-        ignore_label = derived.label_map(config).ignore_label
-        loop = train_step.TrainLoop(model, chosen, options, ignore_label, strategy, average)
-    dataset = strategy.distribute_datasets_from_function(
-        lambda context: pipeline.train_dataset(config, source, 0, context)
+    draw = tf.function(lambda: model(tf.ones([200, 50]), training=True))
+    drawn = [strategy.experimental_local_results(strategy.run(draw)) for _ in range(2)]
+    states = [
+        np.stack([part.numpy() for part in strategy.experimental_local_results(v.value)])
+        for v in model.variables
+    ]
+    return {"draws": np.array(drawn), "states": np.stack(states)}
+
+
+def _tiny_config():
+    import conftest
+
+    return conftest.make_config()
+
+
+def _tiny(config, strategy, make_optimizer):
+    import conftest
+
+    return _steps(
+        config,
+        strategy,
+        lambda: conftest.build_tiny_model(config, dropout=0.0),
+        make_optimizer,
+        lambda context: conftest.shared_tiny_dataset(config, 0, context),
     )
+
+
+def _built(optimizer, model):
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def _steps(config, strategy, build_model, make_optimizer, make_dataset):
+    """STEPS steps; gives losses, norms, weights/NAME, averages/NAME, and the largest difference between replicas."""
+    import keras
+    import numpy as np
+
+    from sp_transformer.model import weights
+    from sp_transformer.training import averages, replica_seeds, train_step
+
+    keras.utils.set_random_seed(3)
+    options, average = config.training, None
+    with strategy.scope():
+        model = build_model()
+        replica_seeds.differ_between_replicas(model)
+        optimizer = make_optimizer(model)
+        if options.ema_decay:
+            average = averages.WeightAverages(model, options.ema_decay, strategy)
+        loop = train_step.TrainLoop(model, optimizer, options, 255, strategy, average)
+    dataset = strategy.distribute_datasets_from_function(make_dataset)
     losses, norms = loop(iter(dataset), STEPS)
-    results = {"losses": losses, "norms": norms}
-    variables = [v.value for v in (*model.variables, *chosen.variables)]
-    for key, variable in weights.named_variables(model).items():
-        results[f"weights/{key}"] = variable.value.numpy()
+    found = {f"weights/{key}": v.value for key, v in weights.named_variables(model).items()}
     if average is not None:
-        variables += list(average._averages.values())
-        for key, variable in average._averages.items():
-            results[f"averages/{key}"] = variable.numpy()
+        found |= {f"averages/{key}": v for key, v in average.by_name.items()}
     spreads = []
-    for variable in variables:
-        parts = [
-            np.asarray(part, np.float64) for part in strategy.experimental_local_results(variable)
-        ]
+    for variable in [*found.values(), *(v.value for v in optimizer.variables)]:
+        parts = strategy.experimental_local_results(variable)
+        parts = [np.asarray(part, np.float64) for part in parts]
         spreads.append(max(np.abs(part - parts[0]).max(initial=0.0) for part in parts))
-    results["spread"] = max(spreads)
-    generators = [g for layer in model._flatten_layers() for g in vars(layer).values()]
-    generators = [g for g in generators if isinstance(g, keras.random.SeedGenerator)]
-    if generators:
-        draw = tf.function(lambda: keras.random.uniform((1000,), seed=generators[0]))
-        results["masks"] = np.stack(strategy.experimental_local_results(strategy.run(draw)))
-    return results
+    values = {key: variable.numpy() for key, variable in found.items()}
+    return {"losses": losses, "norms": norms, "spread": max(spreads), **values}
