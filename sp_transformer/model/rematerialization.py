@@ -11,6 +11,9 @@ import contextvars
 import keras
 import tensorflow as tf
 
+# Not among tf.raw_ops, and XLA has no other way to keep two equal computations apart.
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
 _BY_XLA = contextvars.ContextVar("compiled_by_xla", default=False)
 
 
@@ -80,7 +83,7 @@ def call(layer, *inputs, **kwargs):
 def _not_before(arguments, gradients):
     """Copies of `arguments` that exist only once `gradients` do: or else the second pass would run beside the first."""
     if _BY_XLA.get():
-        barred = tf.raw_ops.XlaOptimizationBarrier(input=[*arguments, *gradients])
+        barred = gen_xla_ops.xla_optimization_barrier([*arguments, *gradients])
         return list(barred[: len(arguments)])
     with tf.control_dependencies(gradients):
         return [tf.identity(x) for x in arguments]

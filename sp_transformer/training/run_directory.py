@@ -34,6 +34,8 @@ _FREE_FIELDS = (
     "data.start_check_images",
     "training.steps",
     "training.jit_compile",
+    "training.rematerialize_backbone",
+    "training.rematerialize_tokenizer",
     "training.steps_per_loop",
     "training.save_interval_steps",
     "training.checkpoints_to_keep",
