@@ -8,6 +8,7 @@ from sp_transformer.config import (
     checks,
     data_validation,
     evaluation_validation,
+    fine_tuning_validation,
     label_map,
     registries,
 )
@@ -34,6 +35,7 @@ def find_faults(config, check_data=False) -> list[str]:
     _check_optimisation(faults, config.training)
     _check_loss(faults, config)
     _check_intervals(faults, config.training)
+    fine_tuning_validation.check_fine_tuning_options(faults, config)
     evaluation_validation.check_evaluation_options(faults, config)
     if check_data:
         fields = data_validation.SPLIT_FIELDS if check_data is True else tuple(check_data)
@@ -57,6 +59,10 @@ def _check_backbone(faults, backbone):
     for field in resnet_only:
         if not is_resnet:
             _check_unused(faults, backbone, field, f"one of {', '.join(registries.RESNETS)}")
+    if backbone.name not in registries.CONVNEXTS:
+        _check_unused(
+            faults, backbone, "zero_padding", f"one of {', '.join(registries.CONVNEXTS)}"
+        )
     if backbone.name not in registries.BOTTLENECK_RESNETS:
         bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
         _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)
