@@ -64,6 +64,7 @@ class TrainLoop:
                 self._model.labels_by_cell(labels),
                 self._ignore_label,
                 options.top_k_fraction,
+                options.class_weights,
             )
             loss = tf.reduce_sum(per_image) / float(options.batch_size)
         # A variable that the loss does not depend on (an unused end of a backbone) has no gradient,
