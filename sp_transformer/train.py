@@ -60,8 +60,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "dry_run",
         False,
-        "Only prints what would be trained, its parts and their sizes. Needs neither the data nor "
-        "a model_dir.",
+        "Only prints what would be trained, its parts and their sizes, and what it would start from. "
+        "Needs neither the data nor a model_dir.",
         flag_values=values,
     )
     command_line.define_averaged_weights_flag(values)
@@ -91,9 +91,9 @@ def main(values: flags.FlagValues) -> int:
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if values.dry_run:
-        from sp_transformer.model import summary
+        from sp_transformer.training import dry_run
 
-        print(summary.dry_run_report(config))
+        print(dry_run.report(config))
         return 0
 
     from sp_transformer.training import distribution, files, following, loop, modes

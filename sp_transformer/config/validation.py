@@ -8,6 +8,7 @@ from sp_transformer.config import (
     checks,
     data_validation,
     evaluation_validation,
+    fine_tuning_validation,
     label_map,
     registries,
     training_validation,
@@ -33,6 +34,7 @@ def find_faults(config, check_data=False) -> list[str]:
     data_validation.check_data_options(faults, config)
     _check_num_classes(faults, config)
     training_validation.check_training_options(faults, config)
+    fine_tuning_validation.check_fine_tuning_options(faults, config)
     evaluation_validation.check_evaluation_options(faults, config)
     if check_data:
         fields = data_validation.SPLIT_FIELDS if check_data is True else tuple(check_data)
@@ -56,6 +58,8 @@ def _check_backbone(faults, backbone):
     for field in resnet_only:
         if not is_resnet:
             _check_unused(faults, backbone, field, f"one of {', '.join(registries.RESNETS)}")
+    if backbone.name not in registries.CONVNEXTS:
+        _check_unused(faults, backbone, "zero_padding", f"one of {', '.join(registries.CONVNEXTS)}")
     if backbone.name not in registries.BOTTLENECK_RESNETS:
         bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
         _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)

@@ -92,6 +92,7 @@ def _build_backbone(options, endpoint_strides):
         stem_max_pool=options.stem_max_pool,
         stride_in_first_conv=options.stride_in_first_conv,
         conv_bias=options.conv_bias,
+        zero_padding=options.zero_padding,
     )
 
 

@@ -80,7 +80,8 @@ class SPTransformer(keras.Model):
 
         Args:
           images: [B, Y, X, 3], RGB, values 0..255, uint8 or float.
-          training: whether BatchNorm and drop path act as in training.
+          training: whether BatchNorm and drop path act as in training; in a backbone that is not `trainable` they
+            never do.
           return_endpoints: whether the backbone's endpoints are among the results.
 
         Returns:
@@ -94,7 +95,7 @@ class SPTransformer(keras.Model):
         """
         images, image_size = self.prepare(images, training)
         grid = self.superpixel_grid(*ops.shape(images)[1:3])
-        endpoints = self.backbone(images, training=training)
+        endpoints = self._endpoints(images, training)
         pixels = self.hypercolumn(endpoints, grid=grid)
         pixels, superpixels = self.tokenizer(pixels, grid=grid, training=training)
         superpixel_logits = self.classifier(superpixels)
@@ -108,6 +109,13 @@ class SPTransformer(keras.Model):
         if return_endpoints:
             features["endpoints"] = endpoints
         return features
+
+    def _endpoints(self, images, training):
+        if self.backbone.trainable:
+            return self.backbone(images, training=training)
+        # Frozen: without drop path, and cut off, so that no gradient of it is computed or its activations kept.
+        endpoints = self.backbone(images, training=False)
+        return {stride: ops.stop_gradient(x) for stride, x in endpoints.items()}
 
     def superpixel_grid(self, height, width) -> SuperpixelGrid:
         """The grid, and the tiles, of a padded image of that size."""

@@ -39,6 +39,11 @@ class WeightAverages:
                         tf.convert_to_tensor(variable), trainable=False, name="average"
                     )
 
+    def start(self):
+        """Makes the averages those of the weights as they are: after weights were loaded."""
+        for name, average in self.by_name.items():
+            average.assign(tf.identity(self._weights[name]))
+
     def trackable(self):
         """The averages under the names of the weights, for a tf.train.Checkpoint."""
         return tf.train.Checkpoint(**self.by_name)

@@ -21,6 +21,8 @@ from sp_transformer.training import (
     checkpoints,
     distribution,
     files,
+    freezing,
+    initialization,
     optimizer,
     progress,
     replica_seeds,
@@ -90,6 +92,7 @@ def train(config, model_dir, strategy=None, after_save=None):
         and `data.skip_corrupt` is off; it names the file.
       RunMismatchError: if `model_dir` holds a run with other options.
       CheckpointError: if `model_dir` holds checkpoints and none of them can be read.
+      InitializationError: if a new run cannot start from the weights that it should.
       RunLockedError: if another process trains in `model_dir`.
       WriteError: if `model_dir` cannot be written; what was saved stays.
       NonFiniteLossError: if the loss becomes NaN or infinite.
@@ -103,7 +106,9 @@ def train(config, model_dir, strategy=None, after_save=None):
     config = settled
     source = sources.create_source(config.data, config.data.train_split)
     saved = weights.list_checkpoints(model_dir)
-    # Before the model is built: a fault of the data should cost seconds.
+    # Before the model is built: a fault of the data, or of the weights' path, should cost seconds.
+    if not saved:
+        initialization.check(config)
     start_check.check(config, source, first_step=saved[-1][0] if saved else 0)
     skipped = skipping.SkippedFiles(source.left_out)
 
@@ -158,7 +163,7 @@ class TrainingRun:
         None; default: the run's first batch.
 
     Raises:
-      RunMismatchError, CheckpointError, RunLockedError, WriteError: as `train`.
+      RunMismatchError, CheckpointError, InitializationError, RunLockedError, WriteError: as `train`.
       WorkerMismatchError: if the workers of the strategy do not see one model_dir.
     """
 
@@ -193,6 +198,7 @@ class TrainingRun:
         keras.utils.set_random_seed(options.seed % 2**32)
         with self._strategy.scope():
             self.model = build_model(self._config)
+            freezing.freeze(self.model, options)
             replica_seeds.differ_between_replicas(self.model)
             self._optimizer = optimizer.create_optimizer(options, self.model)
             if options.ema_decay:
@@ -221,6 +227,8 @@ class TrainingRun:
     def _open(self):
         """Checks the directory, restores from it and writes down what goes on in it."""
         resuming = bool(weights.list_checkpoints(self._model_dir))
+        if not resuming:
+            self._initialize()
         run_directory.prepare(self._model_dir, self._config, self.model, resuming, self.is_chief)
         self.step = self._checkpoints.restore_latest()
         self._workers.check_same_step(self.step, self._model_dir)
@@ -234,6 +242,19 @@ class TrainingRun:
             self._reporter = reporting.Reporter(
                 self._model_dir, self.model, self._config, self.step, self._examples
             )
+
+    def _initialize(self):
+        """Loads the weights that a new run starts from; a resumed one has its own."""
+        if not initialization.is_wanted(self._config):
+            return
+        with self._strategy.scope():
+            report = initialization.initialize(self._config, self.model)
+        if self._averages is not None:
+            self._averages.start()
+        if self.is_chief:
+            sys.stdout.write(report.text())
+            path = os.path.join(self._model_dir, initialization.REPORT_FILE)
+            files.write_text(path, report.text(listed=None))
 
     def close(self):
         """Gives the model_dir free for others; `train` does so at its end."""

@@ -41,6 +41,8 @@ _FREE_FIELDS = (
     "training.checkpoints_to_keep",
     "training.log_interval_steps",
     "training.picture_interval_steps",
+    # Read by a new run only: the file may have moved since.
+    "training.initialization",
 )
 
 

@@ -107,6 +107,7 @@ class TrainLoop:
                     self._model.labels_by_cell(labels),
                     self._ignore_label,
                     options.top_k_fraction,
+                    options.class_weights,
                 )
                 loss = tf.reduce_sum(per_image) / float(options.batch_size)
             values = [variable.value for variable in self._model.trainable_variables]
