@@ -98,15 +98,19 @@ check() {
   $dry_run || type -P gcloud >/dev/null || fail "gcloud was not found; install Google Cloud's command line tools, or try --dry_run"
 }
 
-# Runs a command, or prints it in a form that a shell reads back.
+# The arguments as a line that a shell reads back.
+quoted() {
+  local word line=""
+  for word in "$@"; do
+    [[ "$word" =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]] || word="${word@Q}"
+    line+=" $word"
+  done
+  echo "${line# }"
+}
+
+# Runs a command, or prints it.
 run() {
-  if $dry_run; then
-    local quoted
-    printf -v quoted '%q ' "$@"
-    echo "${quoted% }"
-  else
-    "$@"
-  fi
+  if $dry_run; then quoted "$@"; else "$@"; fi
 }
 
 tpu() {
@@ -138,39 +142,39 @@ create() {
   tpu create "$name" "${options[@]}"
 }
 
-# Returns with the TPU ready; sets `created` if it is another one than before.
+# Counts what has gone wrong in a row, and gives up at last.
+failures=0
+try_again() {
+  failures=$((failures + 1))
+  if [ "$failures" -ge "$failures_allowed" ]; then
+    say "$1, $failures times in a row; given up. If training runs, it goes on: the same command takes it up again"
+    exit "$lost_peer"
+  fi
+  say "$1; trying again in $poll_seconds s"
+  sleep "$poll_seconds"
+}
+
+# Returns with the TPU ready.
 make_ready() {
-  local now failures=0
-  created=false
+  local now
   if $dry_run; then
     tpu describe "$name" --format 'value(state)'
     create
-    created=true
     return
   fi
   while :; do
     if ! now="$(state)"; then
-      failures=$((failures + 1))
-      [ "$failures" -lt "$failures_allowed" ] || fail "gcloud has failed $failures times in a row; see the lines above"
-      sleep "$poll_seconds"
+      try_again "gcloud cannot tell the state of $name"
       continue
     fi
     case "$now" in
       READY) return ;;
       PREEMPTED | TERMINATED | UNKNOWN)
         say "$name is $now; deleting what is left of it"
-        tpu delete "$name"
+        tpu delete "$name" || try_again "$name could not be deleted"
         ;;
-      STOPPED) tpu start "$name" ;;
-      NONE)
-        if create; then
-          created=true
-          continue
-        fi
-        failures=$((failures + 1))
-        [ "$failures" -lt "$failures_allowed" ] || fail "$name could not be created $failures times in a row; see the lines above"
-        sleep "$poll_seconds"
-        ;;
+      STOPPED) tpu start "$name" || try_again "$name could not be started" ;;
+      NONE) create || try_again "$name could not be created" ;;
       *)
         say "$name is $now"
         sleep "$poll_seconds"
@@ -182,7 +186,7 @@ make_ready() {
 check_hosts() {
   $dry_run && return
   local hosts
-  hosts="$(tpu describe "$name" --format 'value(networkEndpoints[].ipAddress)' | tr ';,' '\n\n' | grep -c .)" || hosts=1
+  hosts="$(tpu describe "$name" --format 'value(networkEndpoints[].ipAddress)' | tr ';,' '\n' | grep -c .)" || hosts=1
   if [ "$hosts" -gt 1 ] && ! $slice; then
     fail "$name has $hosts hosts, which one process trains on: give --slice"
   fi
@@ -190,73 +194,65 @@ check_hosts() {
 
 install() {
   say "installing on all workers of $name"
-  local archive=sp-transformer.tar.gz folder
-  folder="$(mktemp -d)"
+  local archive=sp-transformer.tar.gz folder=/tmp
+  $dry_run || folder="$(mktemp -d)"
   run tar -C "$root" --exclude '*.pyc' --exclude '*_pb2.py' -czf "$folder/$archive" constraints-tpu.txt setup.py pyproject.toml \
-    MANIFEST.in README.md LICENSE protos configs scripts sp_transformer
-  tpu scp "$folder/$archive" "$name:$archive" --worker all
-  rm -rf "$folder"
+    MANIFEST.in README.md LICENSE protos configs scripts sp_transformer || return
+  tpu scp "$folder/$archive" "$name:$archive" --worker all || return
+  $dry_run || rm -rf "$folder"
   # The image of Ubuntu 22.04 comes with Python 3.10.
   on all "set -e; type python3.11 >/dev/null || sudo apt-get install -y python3.11 python3.11-venv; mkdir -p sp-transformer; \
 tar -xzf $archive -C sp-transformer; bash sp-transformer/scripts/install_tpu.sh"
 }
 
-# Starts training on the machine, apart from this connection, unless it runs already.
+# Whether training goes on there, started by an earlier call of this script.
+runs_already() {
+  ! $dry_run && on "$trainer" "cd sp-transformer && [ ! -e exit_code ] && kill -0 \$(cat pid)" >/dev/null 2>&1
+}
+
+# Starts training on the machine, apart from this connection.
 start() {
-  local command="" argument quoted master=local before=""
+  local command master=local before=""
   if $slice; then
     master="$name"
     # The servers of the slice hold the chips, not the process that drives them.
     before="TPU_LOAD_LIBRARY=0 "
   fi
-  for argument in "${train_arguments[@]}" --model_dir "$model_dir" --master "$master"; do
-    printf -v quoted %q "$argument"
-    command+=" $quoted"
-  done
-  command="$before.venv-tpu/bin/python -m sp_transformer.train$command"
-  printf -v quoted %q "$command >> train.log 2>&1; echo \$? > exit_code"
+  command="$(quoted .venv-tpu/bin/python -m sp_transformer.train "${train_arguments[@]}" --model_dir "$model_dir" --master "$master")"
+  command="$before$command >> train.log 2>&1; echo \$? > exit_code"
   say "starting training"
-  on "$trainers" "cd sp-transformer; if [ ! -e exit_code ] && kill -0 \$(cat pid 2>/dev/null) 2>/dev/null; then \
-echo it runs already; else rm -f exit_code; nohup setsid bash -c $quoted >/dev/null 2>&1 & echo \$! > pid; fi"
+  on "$trainer" "cd sp-transformer && rm -f exit_code && { nohup setsid bash -c ${command@Q} >/dev/null 2>&1 & echo \$! > pid; }"
 }
 
-# What training says now: a line `exit CODE` of each worker where it has ended, else the end of its log.
+# What training says now: a line `exit CODE` where it has ended, else the end of its log.
 look() {
-  on "$trainers" "cd sp-transformer; if [ -e exit_code ]; then echo exit \$(cat exit_code); \
-elif kill -0 \$(cat pid 2>/dev/null) 2>/dev/null; then tail -c 300 train.log | tr '\\r' '\\n' | tail -n 1; else echo exit $killed; fi"
+  on "$trainer" "cd sp-transformer && if [ -e exit_code ]; then echo exit \$(cat exit_code); \
+elif kill -0 \$(cat pid); then tail -c 300 train.log | tr '\\r' '\\n' | tail -n 1; else echo exit $killed; fi"
 }
 
 # Waits until training has ended, or the TPU is gone; sets `code`, empty for the latter.
 wait_for_end() {
-  local seen now failures=0
+  local seen now
   code=""
   while :; do
     if seen="$(look)"; then
       failures=0
-      # One worker that has failed is enough, as the others cannot go on.
-      code="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' <<<"$seen" | sort -rn | head -n 1)"
+      code="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' <<<"$seen" | head -n 1)"
       if [ -n "$code" ]; then return; fi
       [ -z "$seen" ] || echo "$seen"
-    elif now="$(state)"; then
-      if [ "$now" != READY ]; then
-        say "$name is $now"
-        return
-      fi
-      failures=$((failures + 1))
+      sleep "$poll_seconds"
+    elif now="$(state)" && [ "$now" != READY ]; then
+      say "$name is $now"
+      return
     else
-      failures=$((failures + 1))
+      try_again "$name is out of reach"
     fi
-    if [ "$failures" -ge "$failures_allowed" ]; then
-      say "$name was out of reach $failures times in a row; training may go on there: the same command takes it up again"
-      exit "$lost_peer"
-    fi
-    sleep "$poll_seconds"
   done
 }
 
 finish() {
   say "training ended with code $1$([ "$1" = 0 ] || echo "; docs/training.md explains it")"
-  if [ "$1" != 0 ]; then on "$trainers" "tail -n 20 sp-transformer/train.log" || true; fi
+  if [ "$1" != 0 ]; then on "$trainer" "tail -n 20 sp-transformer/train.log" || true; fi
   if $delete_at_end; then
     tpu delete "$name"
   else
@@ -268,21 +264,24 @@ finish() {
 parse "$@"
 check
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-trainers=all
-if $slice; then trainers=0; fi
+trainer=all
+# One process of TensorFlow drives all hosts of a slice.
+if $slice; then trainer=0; fi
 
-restarts=0 installed=false
+restarts=0
 while :; do
   make_ready
   check_hosts
-  if $created || ! $installed; then install; fi
-  installed=true
-  start
+  if ! runs_already && ! { install && start; }; then
+    try_again "$name could not be set up"
+    continue
+  fi
   if $dry_run; then
     look
     if $delete_at_end; then tpu delete "$name"; fi
     exit 0
   fi
+  failures=0
   wait_for_end
   if [[ -n "$code" && "$final_codes" == *" $code "* ]]; then finish "$code"; fi
   if [ -n "$code" ] && [ "$(state || echo READY)" = READY ]; then

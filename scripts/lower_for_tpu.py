@@ -11,12 +11,15 @@ arguments and their new values as results. It is the step that trains (`train_st
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import pathlib
 import re
 import sys
 import time
 import unittest.mock
+from concurrent import futures
+from importlib import metadata
 
 # Before TensorFlow is imported: it would load the TPU driver, and ask the metadata server of a cloud for minutes.
 os.environ["TPU_LIBRARY_PATH"] = "/dev/null"
@@ -39,7 +42,9 @@ from sp_transformer.training import train_step
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAMS = ("train_step", "evaluation", "forward")
 PRECISIONS = ("float32", "bfloat16")
-_OPCODE = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\(", re.MULTILINE)
+_OPCODE = re.compile(
+    r"^\s*(?:ROOT )?%?[\w.\-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\(", re.MULTILINE
+)
 _CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 # `f32[<=8,3]`: a dimension that is known at run time only.
 _DYNAMIC = re.compile(r"\[[^\]]*<=\d+[^\]]*\]")
@@ -252,7 +257,10 @@ def main(arguments=None) -> int:
     paths = [pathlib.Path(path) for path in flags.config_file or published_configs()]
     rows = []
     for path in paths:
-        rows += lower_config(path, precisions, programs, flags.cores, flags.platform)
+        # A process a config: TensorFlow keeps what it has traced, some GiB of a large model.
+        with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            arguments = (path, precisions, programs, flags.cores, flags.platform)
+            rows += pool.submit(lower_config, *arguments).result()
         if flags.json:
             report = {"environment": _environment(), "platform": flags.platform, "rows": rows}
             pathlib.Path(flags.json).write_text(json.dumps(report, indent=1) + "\n")
@@ -262,8 +270,6 @@ def main(arguments=None) -> int:
 
 
 def _environment():
-    from importlib import metadata
-
     versions = {}
     for name in ("tensorflow-tpu", "libtpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -139,7 +139,10 @@ def test_backbones_are_static(name, static_graph):
         (lambda x: tf.boolean_mask(x, x > 0), "Where"),
         (lambda x: tf.unique(x[:, 0]).y, "shape"),
         (lambda x: tf.image.resize(x[None, ..., None], (3, 3), "bicubic"), "ResizeBicubic"),
-        (lambda x: tf.image.resize(x[None, ..., None], (3, 3), antialias=True), "ScaleAndTranslate"),
+        (
+            lambda x: tf.image.resize(x[None, ..., None], (3, 3), antialias=True),
+            "ScaleAndTranslate",
+        ),
         (lambda x: tf.image.resize(x[None, ..., None], (3, 3), "area"), "ResizeArea"),
         (lambda x: tf.math.bincount(tf.cast(x, tf.int32)), "Bincount"),
         (lambda x: tf.py_function(lambda v: v, [x], tf.float32), "EagerPyFunc"),
