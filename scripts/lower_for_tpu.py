@@ -1,7 +1,7 @@
 """Lowers whole train, evaluation and inference steps of configs for TPUs, on a machine that has none.
 
-Run by scripts/lower_for_tpu.sh, in an environment with tensorflow-tpu, whose XLA bridge holds the kernels of the platform
-TPU. What comes out is HLO: it shows that every op has a TPU kernel and that all shapes are static. The compiler that
+Run by scripts/lower_for_tpu.sh, in an environment with tensorflow-tpu, whose XLA bridge holds the kernels of that
+platform. What comes out is HLO: it shows that every op has a TPU kernel and that all shapes are static. The compiler that
 comes after it, memory, speed and the reduction over replicas are not tried.
 
 TensorFlow lowers for another platform only functions without variables, so each step is traced with the variables as
