@@ -92,26 +92,25 @@ class ReportPictures:
             overlay = panels.segmentation_overlay(image, prediction, self._label_map, 0.55)
             small = _reduced(overlay, _SMALL_SIDE)
             self._small.append(Small(name, miou, encoded(small, SMALL_BYTES)))
-        # The place decides between equals, so that arrays are never compared.
+        # Of equals the first are the worst and the last the best, so that both lists differ.
         kept = None
-        for heap, key in ((self._worst, -miou), (self._best, miou)):
+        for heap, key in ((self._worst, (-miou, -place)), (self._best, (miou, place))):
             if len(heap) < self._count or (heap and key > heap[0][0]):
                 kept = kept or _Kept(
                     self._label_map, name, image, label, prediction, superpixels, confusion
                 )
-                heapq.heappush(heap, (key, -place, kept))
+                heapq.heappush(heap, (key, kept))
                 if len(heap) > self._count:
                     heapq.heappop(heap)
 
     def worst(self) -> list[Shown]:
         """The images of the lowest mIoU, lowest first; at most half of all, the middle one included."""
-        return [kept.shown() for _, _, kept in self._worst_half()]
+        return [kept.shown() for kept in self._worst_half()]
 
     def best(self) -> list[Shown]:
         """The images of the highest mIoU, highest first, without those of `worst`."""
-        taken = {place for _, place, _ in self._worst_half()}
-        best = [entry for entry in self._best if entry[1] not in taken]
-        return [kept.shown() for _, _, kept in _in_order(best)]
+        taken = self._worst_half()
+        return [kept.shown() for kept in _in_order(self._best) if kept not in taken]
 
     def _worst_half(self):
         return _in_order(self._worst)[: -(-self._counted // 2)]
@@ -122,8 +121,8 @@ class ReportPictures:
 
 
 def _in_order(heap):
-    """From the most extreme to the least; of equals the first seen first."""
-    return sorted(heap, key=lambda entry: entry[:2], reverse=True)
+    """What is kept, from the most extreme to the least."""
+    return [kept for _, kept in sorted(heap, key=lambda entry: entry[0], reverse=True)]
 
 
 class _Kept:

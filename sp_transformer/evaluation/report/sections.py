@@ -122,7 +122,11 @@ def confusion(results, names) -> Markup:
         th("of its pixels"),
         th("of all errors"),
     ]
-    largest = Markup("<h3>Largest confusions</h3>{}").format(table(heads, rows)) if rows else ""
+    largest = (
+        Markup('<h3>Largest confusions</h3><div class="narrow">{}</div>').format(table(heads, rows))
+        if rows
+        else ""
+    )
     return Markup(
         '<div class="matrix"><canvas id="matrix" tabindex="0" role="img" aria-describedby="matrix-readout" '
         'aria-label="Confusion matrix: rows are true classes, columns predicted ones; arrow keys move through it">'
