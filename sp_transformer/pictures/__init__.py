@@ -3,6 +3,8 @@
 `panels` draws, from NumPy arrays alone (no TensorFlow is imported):
 
     segmentation_panel(image, prediction, superpixels, label_map, label=None)   the paper's Fig. 4
+    detail_panel(image, prediction, superpixels, confidence, label, ignore_label)
+                                                            mean colours, errors and confidence
     segmentation_overlay(image, labels, label_map)          classes over the image
     mean_colors(image, superpixels)                         each superpixel in its mean colour
     error_map(label, prediction, ignore_label, image=None)  right, wrong, ignored

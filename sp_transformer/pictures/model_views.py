@@ -12,15 +12,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from sp_transformer.model import inference
 from sp_transformer.pictures import panels
 
 
 def confidence(logits) -> np.ndarray:
     """The probability of the predicted class: logits [..., K] -> float32 [...]."""
-    # 1 / sum exp(l - max) is the softmax's largest entry, without a second tensor of K classes being kept.
-    logits = tf.convert_to_tensor(logits)
-    logits -= tf.reduce_max(logits, -1, keepdims=True)
-    return (1 / tf.reduce_sum(tf.exp(logits), -1)).numpy()
+    return inference.confidence(tf.convert_to_tensor(logits)).numpy()
 
 
 def grid_of(model, image) -> tuple[int, int]:

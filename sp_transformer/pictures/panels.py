@@ -70,6 +70,33 @@ def segmentation_panel(
     return drawing.side_by_side(panels)
 
 
+def detail_panel(
+    image, prediction, superpixels, confidence, label, ignore_label, *, max_side=None
+) -> np.ndarray:
+    """What Fig. 4 does not show, side by side: mean colours of the superpixels, errors, and confidence.
+
+    Args:
+      image: uint8 [Y, X, 3].
+      prediction: integer [Y, X] train ids.
+      superpixels: integer [Y, X] superpixel ids.
+      confidence: float [Y, X] from 0 to 1.
+      label: integer [Y, X] train ids.
+      ignore_label: pixels of this label count nowhere.
+      max_side: longer side of a panel in pixels at most; None for the image's own.
+
+    Returns:
+      uint8 [panel height, about 3 panels, 3].
+    """
+    maps = [prediction, superpixels, confidence, label]
+    image, (prediction, superpixels, confidence, label) = fitted(image, maps, max_side)
+    pictures = {
+        "mean colours": mean_colors(image, superpixels),
+        "errors": error_map(label, prediction, ignore_label, image),
+        "confidence": confidence_map(confidence),
+    }
+    return drawing.side_by_side([captioned(*pair[::-1]) for pair in pictures.items()])
+
+
 def segmentation_overlay(image, labels, label_map, alpha=0.5) -> np.ndarray:
     """The colours of classes over an image; pixels of no class keep theirs.
 

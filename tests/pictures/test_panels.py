@@ -161,3 +161,16 @@ def test_pictures_of_association_assignment_and_attention_at_any_size(size):
 def test_maps_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"map \[4, 4\] does not fit an image \[4, 5, 3\]"):
         panels.fitted(np.zeros((4, 5, 3), np.uint8), [np.zeros((4, 4), int)])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_detail_panel_holds_its_three_pictures(size):
+    image, label, prediction, superpixels = example(size)
+    confidence = np.full(size, 0.5)
+    panel = panels.detail_panel(image, prediction, superpixels, confidence, label, 255)
+    shown, (ids, truth, found) = panels.fitted(image, [superpixels, label, prediction])
+    height, width = shown.shape[:2]
+    parts = [panel[:height, left : left + width] for left in (0, width + 4, 2 * width + 8)]
+    np.testing.assert_array_equal(parts[0], panels.mean_colors(shown, ids))
+    np.testing.assert_array_equal(parts[1], panels.error_map(truth, found, 255, shown))
+    assert (parts[2] == color_scales.colors_of(np.full((1, 1), 0.5))).all()
