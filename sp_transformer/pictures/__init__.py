@@ -10,7 +10,7 @@
     error_map(label, prediction, ignore_label, image=None)  right, wrong, ignored
     confidence_map(confidence)                              with a colour bar
     association_picture(image, superpixels, association)    the 9 probabilities of one pixel
-    assignment_picture(image, assignment, cell)             the soft map of one superpixel
+    assignment_picture(image, assignment)                   the soft map of one superpixel
     attention_picture(image, attention, cell, stride)       one superpixel's attention over the grid
 
 `model_views` asks a built model for the arrays:

@@ -7,6 +7,7 @@ Shapes: Y, X are the height and width of one image in pixels; R, C the superpixe
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 from sp_transformer.data import drawing
 from sp_transformer.pictures import color_scales
 
+_PART_SIDE = 512  # Of the part of an image around one pixel or superpixel.
 MIN_SIDE = 256  # Longer sides below this are magnified where superpixels are outlined.
 # Blue and orange are told apart by every kind of colour vision, and in grey.
 CORRECT, WRONG, IGNORED = (38, 84, 138), (255, 158, 36), (120, 120, 120)
@@ -89,12 +91,15 @@ def detail_panel(
     """
     maps = [prediction, superpixels, confidence, label]
     image, (prediction, superpixels, confidence, label) = fitted(image, maps, max_side)
-    pictures = {
-        "mean colours": mean_colors(image, superpixels),
-        "errors": error_map(label, prediction, ignore_label, image),
-        "confidence": confidence_map(confidence),
-    }
-    return drawing.side_by_side([captioned(*pair[::-1]) for pair in pictures.items()])
+    means, errors, confidence = (
+        captioned(picture, name)
+        for picture, name in (
+            (mean_colors(image, superpixels), "mean colours"),
+            (error_map(label, prediction, ignore_label, image), "errors"),
+            (confidence_map(confidence, bar=False), "confidence"),
+        )
+    )
+    return drawing.side_by_side([means, errors, color_scales.with_bar(confidence, 0, 1)])
 
 
 def segmentation_overlay(image, labels, label_map, alpha=0.5) -> np.ndarray:
@@ -187,7 +192,7 @@ def association_picture(image, superpixels, association: PixelAssociation) -> np
       association: of `model_views.association_of_pixel`.
 
     Returns:
-      uint8; the image's size (magnified if small) and a colour bar.
+      uint8; the part of the image around these superpixels, magnified if it is small, and a colour bar.
     """
     superpixels = np.asarray(superpixels)
     values = np.full(superpixels.shape, np.nan)
@@ -196,26 +201,33 @@ def association_picture(image, superpixels, association: PixelAssociation) -> np
     ):
         if index >= 0:
             values[superpixels == index] = probability
-    shown, (ids, values) = fitted(image, [superpixels, values])
+    around = ~np.isnan(values)
+    around[association.pixel] = True
+    part = _part_around(around)
+    shown, (ids, values) = fitted(
+        np.asarray(image)[part], [superpixels[part], values[part]], min_side=_PART_SIDE
+    )
     picture = drawing.draw_boundaries(heat(shown, values, 1, bar=False), ids)
-    factor = picture.shape[0] / superpixels.shape[0]
-    picture = _marked(picture, [(side + 0.5) * factor for side in association.pixel])
+    factor = picture.shape[0] / superpixels[part].shape[0]
+    place = (side - span.start for side, span in zip(association.pixel, part, strict=True))
+    picture = _marked(picture, [(side + 0.5) * factor for side in place])
     return color_scales.with_bar(picture, 0, 1, "association")
 
 
-def assignment_picture(image, assignment, cell=None) -> np.ndarray:
-    """How much of each pixel one superpixel takes (Eq. 5), over the image.
+def assignment_picture(image, assignment) -> np.ndarray:
+    """How much of each pixel one superpixel takes (Eq. 5), over the part of the image that it may take any of.
 
     Args:
       image: uint8 [Y, X, 3].
       assignment: float [Y, X], of `model_views.assignment_of_superpixel`.
-      cell: (top, left, bottom, right) in pixels of the superpixel's own cell, to be framed; None for no frame.
+
+    Returns:
+      uint8; that part, magnified if it is small, and a colour bar.
     """
-    shown, (values,) = fitted(image, [assignment])
-    picture = heat(shown, values, 1, bar=False)
-    if cell is not None:
-        picture = _framed(picture, cell, picture.shape[0] / np.shape(assignment)[0])
-    return color_scales.with_bar(picture, 0, 1, "assignment")
+    assignment = np.asarray(assignment)
+    part = _part_around(assignment > 0)
+    shown, (values,) = fitted(np.asarray(image)[part], [assignment[part]], min_side=_PART_SIDE)
+    return heat(shown, values, 1, title="assignment")
 
 
 def attention_picture(image, attention, cell, stride) -> np.ndarray:
@@ -238,13 +250,14 @@ def attention_picture(image, attention, cell, stride) -> np.ndarray:
     return color_scales.with_bar(picture, 0, float(attention.max()), "attention")
 
 
-def fitted(image, maps, max_side=None):
-    """An image and maps of its size, reduced to `max_side` or, if small, magnified to MIN_SIDE.
+def fitted(image, maps, max_side=None, min_side=MIN_SIDE):
+    """An image and maps of its size, reduced to `max_side` or, if small, magnified to `min_side`.
 
     Args:
       image: uint8 [Y, X, 3].
       maps: arrays [Y, X], integer or float; they are not interpolated.
       max_side: longer side in pixels at most; None for the image's own.
+      min_side: longer side in pixels at least, by a whole factor; `max_side` goes before it.
 
     Returns:
       uint8 [y, x, 3] and a list of arrays [y, x].
@@ -266,8 +279,7 @@ def fitted(image, maps, max_side=None):
         )
         image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
         return image, [values[rows[:, None], columns] for values in maps]
-    wanted = MIN_SIDE if max_side is None else min(MIN_SIDE, max_side)
-    factor = max(1, -(-wanted // longer) if longer < wanted else 1)
+    factor = max(1, math.ceil(min_side / longer))
     if max_side is not None:
         factor = max(1, min(factor, max_side // longer))
     enlarged = [values.repeat(factor, 0).repeat(factor, 1) for values in (image, *maps)]
@@ -284,6 +296,18 @@ def captioned(picture, text) -> np.ndarray:
         place = (picture.shape[1] // 2, picture.shape[0] + size)
         ImageDraw.Draw(canvas).text(place, text, (40, 40, 40), font=font, anchor="mm")
     return np.array(canvas)
+
+
+def _part_around(mask):
+    """Slices of the rows and columns of a mask's pixels, and half as much around them."""
+    if not mask.any():
+        return slice(None), slice(None)
+    spans = []
+    for axis in (1, 0):
+        places = np.flatnonzero(mask.any(axis))
+        margin = (places[-1] - places[0] + 1) // 2
+        spans.append(slice(max(0, places[0] - margin), places[-1] + 1 + margin))
+    return tuple(spans)
 
 
 def _grey(image):

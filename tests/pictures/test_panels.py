@@ -148,7 +148,7 @@ def test_pictures_of_association_assignment_and_attention_at_any_size(size):
     probabilities = np.where(ids < 0, 0, 0.25).astype(np.float32)
     association = panels.PixelAssociation((0, 0), ids, probabilities)
     shown = panels.association_picture(image, superpixels, association)
-    assignment = panels.assignment_picture(image, np.full(size, 0.5), (0, 0, 8, 8))
+    assignment = panels.assignment_picture(image, np.full(size, 0.5))
     grid = [-(-side // 8) for side in size]
     attention = panels.attention_picture(image, np.full(grid, 0.1), (0, 0), 8)
     for picture in (shown, assignment, attention):
@@ -156,6 +156,22 @@ def test_pictures_of_association_assignment_and_attention_at_any_size(size):
         assert max(picture.shape) >= panels.MIN_SIDE and picture.std() > 0
     # The pixel, or the chosen cell, is marked.
     assert (shown == (0, 255, 255)).all(-1).any() and (attention == (0, 255, 255)).all(-1).any()
+
+
+def test_association_picture_shows_the_part_around_the_pixel():
+    image = np.full((1024, 2048, 3), 90, np.uint8)
+    rows, columns = np.indices((1024, 2048)) // 32
+    ids = (np.arange(14, 17)[:, None] * 64 + np.arange(29, 32)).astype(np.int32)
+    probabilities = np.array([[0, 0, 0], [0, 0.75, 0.25], [0, 0, 0]], np.float32)
+    association = panels.PixelAssociation((490, 970), ids, probabilities)
+    picture = panels.association_picture(image, rows * 64 + columns, association)
+    # Three cells of 32 pixels and half as much on either side, three times as large.
+    assert picture.shape[0] == 2 * 96 * 3
+    for probability in (0.75, 0.25):
+        values = np.full((1024, 2048), probability)
+        expected = panels.heat(image[:1, :1], values[:1, :1], 1, bar=False)[0, 0]
+        cell = (picture == expected).all(-1).sum()
+        assert 0.7 * 96**2 < cell <= 96**2
 
 
 def test_maps_of_another_size_are_refused():
