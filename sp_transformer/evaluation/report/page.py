@@ -90,8 +90,8 @@ def _sections(evaluation):
     yield (
         "confusion",
         "Confusion",
-        "Rows are true classes, columns what was predicted, in percent of the row; the darker, the more "
-        "(by the square root). Blue is right, orange wrong.",
+        "Rows are true classes, columns what was predicted, in percent of the row. Blue is right, orange "
+        "wrong; the strength of a colour goes by the square root of the share.",
         sections.confusion(results, label_map.names),
     )
     shown, content = 0, []

@@ -256,8 +256,8 @@ def overview(per_image, small, miou) -> Markup:
     if small:
         items = joined(
             Markup(
-                '<li><img alt="Prediction over {0}" decoding="async" src="{1}"><span title="{0}">{2} · {0}</span></li>'
-            ).format(image.name, image.picture, percent(image.miou))
+                '<li><img alt="Prediction over {0}" decoding="async" src="{1}"><span title="{0}">{2} · {3}</span></li>'
+            ).format(image.name, image.picture, percent(image.miou), image.name.rpartition("/")[2])
             for image in small
         )
         parts.append(
