@@ -69,6 +69,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["sp_transformer", "sp_transformer.*"]),
+    package_data={"sp_transformer.evaluation.report": ["report.html", "report.css", "report.js"]},
     python_requires=">=3.11,<3.12",
     install_requires=[
         "absl-py>=2.1",
@@ -78,6 +79,8 @@ setuptools.setup(
         "keras-cv==0.9.0",
         # bfloat16 arrays of NumPy, for exported weights; TensorFlow brings it along.
         "ml_dtypes>=0.5",
+        # Escapes whatever comes into the HTML report; TensorBoard brings it along.
+        "MarkupSafe>=2.1",
         "numpy>=2.0,<3",
         # Palette and 16-bit label PNGs, which TensorFlow's decoder does not read as ids; drawing the synthetic streets.
         "pillow>=11",

@@ -44,6 +44,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "tables; evaluation.failure_analysis holds the settings.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "report",
+        False,
+        "Also writes report.html, one file that shows the numbers, classes, confusions, and the worst and best images "
+        "beside their truth; evaluation.report holds the settings.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "predictions",
         None,
@@ -73,6 +80,7 @@ def main(values: flags.FlagValues) -> int:
     config = command_line.load_config(values, check_data=("eval_split",))
     config.evaluation.superpixels.enabled |= values.superpixels
     config.evaluation.failure_analysis.enabled |= values.failure_analysis
+    config.evaluation.report.enabled |= values.report
     if values.predictions:
         # What needs a model cannot be asked of its predictions.
         config.evaluation.superpixels.enabled = False

@@ -26,6 +26,9 @@ def check_evaluation_options(faults, config):
         path = f"evaluation.failure_analysis.{field}"
         _check_growing(faults, path, getattr(evaluation.failure_analysis, field), smallest)
     _check_superpixels(faults, evaluation.superpixels)
+    for field, limit in (("examples", 10), ("thumbnails", 200)):
+        path = f"evaluation.report.{field}"
+        checks.in_range(faults, path, getattr(evaluation.report, field), 0, limit)
     _check_static_size(faults, config)
 
 

@@ -32,6 +32,7 @@ class Inference:
         self.labels_and_superpixels = tf.function(
             self._labels_and_superpixels, input_signature=[images]
         )
+        self.views = tf.function(self._views, input_signature=[images])
         self.logits = tf.function(self._logits, input_signature=[images])
 
     def _labels(self, images):
@@ -47,16 +48,29 @@ class Inference:
         if not resized:
             return self.model.labels(features), self.model.hard_superpixels(features)
         labels = tf.argmax(self._full_size_logits(features, images), -1, tf.int32)
-        ids = self.model.hard_superpixels(features)[..., None]
-        ids = tf.image.resize(ids, tf.shape(images)[1:3], method="nearest")[..., 0]
-        return labels, ids
+        return labels, self._superpixels(features, resized, images)
+
+    def _views(self, images):
+        """What pictures show: labels and superpixel ids, and the labels' probabilities, float32 [B, Y, X]."""
+        features, resized = self._features(images)
+        logits = self._logits_of(features, resized, images)
+        labels = tf.argmax(logits, -1, tf.int32)
+        return labels, self._superpixels(features, resized, images), confidence(logits)
 
     def _logits(self, images):
         """uint8 [B, Y, X, 3] -> float32 [B, Y, X, num_classes]."""
-        features, resized = self._features(images)
+        return self._logits_of(*self._features(images), images)
+
+    def _logits_of(self, features, resized, images):
         if not resized:
             return self.model.semantic_logits(features)
         return self._full_size_logits(features, images)
+
+    def _superpixels(self, features, resized, images):
+        ids = self.model.hard_superpixels(features)
+        if not resized:
+            return ids
+        return tf.image.resize(ids[..., None], tf.shape(images)[1:3], method="nearest")[..., 0]
 
     def _features(self, images):
         # A loaded export does not hold callers to its signature, and may come to an end with another size.
@@ -72,3 +86,10 @@ class Inference:
     def _full_size_logits(self, features, images):
         shape = tf.shape(images)
         return resize_bilinear(self.model.semantic_logits(features), (shape[1], shape[2]))
+
+
+def confidence(logits):
+    """The probability of the largest of logits [..., K] in their softmax: [...]."""
+    # Equal to 1 / sum exp(l - max l): no tensor of all probabilities is needed besides.
+    logits -= tf.reduce_max(logits, -1, keepdims=True)
+    return 1 / tf.reduce_sum(tf.exp(logits), -1)
