@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 
+from sp_transformer import exit_codes
 from sp_transformer.serving import runtimes, sampling
 
 _WARMUP = 2
@@ -23,10 +24,14 @@ _WATCHED = ("tensorflow", "keras", "jax", "onnxruntime", "ai_edge_litert")
 
 
 def main(arguments):
-    """Runs as the arguments say."""
+    """Runs as the arguments say; returns the exit code."""
     export_dir, images_file, results_file = arguments
     start = time.perf_counter()
-    model = runtimes.open_model(export_dir)
+    try:
+        model = runtimes.open_model(export_dir)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return exit_codes.USAGE
     opened = time.perf_counter() - start
     images = np.load(images_file)
     results = {}
@@ -49,7 +54,7 @@ def main(arguments):
         },
     }
     np.savez(results_file, about=json.dumps(about), **results)
-    return 0
+    return exit_codes.DONE
 
 
 def time_calls(function, image) -> dict:
