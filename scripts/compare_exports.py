@@ -2,8 +2,8 @@
 
 Example: python scripts/compare_exports.py exports/saved_model exports/onnx exports/int8 --json exports.json
 
-Agreement is what verification.json says. Times are taken anew, each export in a process of its own, one after the other:
-warm calls from the NumPy image to the NumPy result, median, on an image of the size that the export takes.
+Agreement is what verification.json says. Times are taken anew, each export in a process of its own, one after the
+other: warm calls from the NumPy image to the NumPy result, median, on an image of the size that the export takes.
 """
 
 import argparse
@@ -49,13 +49,17 @@ def table(rows):
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        latency = row["latency"]
         difference = row["miou_export"] - row["miou_checkpoint"]
-        lines.append(
-            f"| {row['name']} | {row['bytes'] / 1e6:.1f} | {row['equal_labels']:.4%} | "
-            f"{row['equal_superpixels']:.4%} | {row['max_probability_difference']:.1e} | {row['miou_export']:.4f}, {difference:+.5f} | "
-            f"{latency['labels']['milliseconds']:.1f} | {latency['superpixels']['milliseconds']:.1f} |"
-        )
+        cells = [
+            row["name"],
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['equal_labels']:.4%}",
+            f"{row['equal_superpixels']:.4%}",
+            f"{row['max_probability_difference']:.1e}",
+            f"{row['miou_export']:.4f}, {difference:+.5f}",
+            *(f"{row['latency'][key]['milliseconds']:.1f}" for key in ("labels", "superpixels")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
