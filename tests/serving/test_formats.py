@@ -99,6 +99,25 @@ def test_an_export_says_what_it_is(portable):
     assert report["passed"] is None and "--verify_images=0" in report["reason"]
 
 
+@pytest.mark.parametrize("quantization", ["dynamic_range", "int8"])
+def test_quantised_models_are_smaller_and_label_most_pixels_alike(
+    config, model, inference, images, tmp_path, quantization
+):
+    pytest.importorskip("ai_edge_litert")
+    options = dataclasses.replace(
+        options_of("litert"), quantization=quantization, calibration_images=3
+    )
+    folder = export.export_model(config, model, tmp_path / "model", options)
+    opened = runtimes.open_model(folder)
+    assert opened.about["quantization"] == quantization
+    for image in images:
+        found, expected = opened.run(image), inference.superpixels(image)
+        assert np.mean(found["labels"] == expected["labels"]) > 0.9
+        assert np.mean(found["superpixels"] == expected["superpixels"]) == 1
+        probabilities = opened.probabilities(image)
+        np.testing.assert_allclose(probabilities, inference.probabilities(image), atol=0.2)
+
+
 def test_the_verification_runs_without_tensorflow(config, model, tmp_path):
     pytest.importorskip("ai_edge_litert")
     options = dataclasses.replace(options_of("litert"), verify_images=2, quantization="float16")
