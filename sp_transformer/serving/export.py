@@ -7,7 +7,7 @@ import shutil
 import tensorflow as tf
 
 from sp_transformer import version
-from sp_transformer.config import derived
+from sp_transformer.config import derived, resizing
 from sp_transformer.model import inference as inference_lib
 from sp_transformer.serving import (
     assets,
@@ -94,8 +94,9 @@ def _about(config, model, options):
         "experiment_name": config.experiment_name,
         "format": options.format,
         "image_size": size and list(size),
-        "superpixel_stride": int(model.superpixel_stride),
     }
+    if size:
+        about["superpixel_grid"] = _superpixel_grid(config, model, size)
     if options.format == SAVED_MODEL:
         about |= {
             "inference_form": options.inference_form,
@@ -111,6 +112,13 @@ _WRITERS = {
     ONNX: onnx_model.write,
     LITERT: litert_model.write,
 }
+
+
+def _superpixel_grid(config, model, size):
+    """[R, C] of images of that size, which the model resizes and pads first."""
+    multiple, stride = model.size_multiple, model.superpixel_stride
+    resized = resizing.resized_size(*size, config.data)
+    return [-(-int(side) // multiple) * multiple // stride for side in resized]
 
 
 def _move_into_place(temporary: pathlib.Path, export_dir: pathlib.Path) -> None:

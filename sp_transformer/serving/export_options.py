@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import pathlib
 
+from sp_transformer.protos import training_pb2
 from sp_transformer.serving import stablehlo_options
 from sp_transformer.serving.runtimes import LITERT, MODEL_FILES, ONNX, SAVED_MODEL, STABLEHLO
 
@@ -76,6 +77,12 @@ def check(config, options: ExportOptions) -> None:
     if options.jit_compile and options.image_size is None:
         raise ValueError(
             "jit_compile needs a size, as 512x1024: XLA would compile anew for every size that it meets"
+        )
+    bfloat16 = config.training.precision == training_pb2.TrainingOptions.BFLOAT16
+    if bfloat16 and options.format in (ONNX, LITERT):
+        raise ValueError(
+            f"format {options.format!r} computes in float32: build the model with training.precision FLOAT32, which takes "
+            "the same checkpoint"
         )
     if options.verify_images < 0 or options.calibration_images < 1:
         raise ValueError(

@@ -5,6 +5,7 @@ The limits of quantised formats come from measurements, docs/export.md.
 
 import dataclasses
 
+from sp_transformer.protos import training_pb2
 from sp_transformer.serving import export_options
 
 
@@ -27,7 +28,7 @@ class Tolerance:
 EXACT = Tolerance(1.0, 1.0, 0.0)
 # Rounding decides between two classes that are as good as equally likely.
 ROUNDED = Tolerance(0.9999, 0.9999, 0.0005)
-# Weights of 8 significant bits.
+# Weights or activations of 8 significant bits. Not measured.
 BFLOAT16 = Tolerance(0.98, 0.98, 0.01)
 QUANTIZED = {
     export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005),
@@ -36,10 +37,8 @@ QUANTIZED = {
 }
 
 
-def tolerance(options) -> Tolerance:
-    """The Tolerance of an export with these ExportOptions."""
-    if options.stablehlo is not None and options.stablehlo.weights_dtype == "bfloat16":
-        return BFLOAT16
+def tolerance(config, options) -> Tolerance:
+    """The Tolerance of an export of a model of `config` with these ExportOptions."""
     if options.quantization in QUANTIZED:
         return QUANTIZED[options.quantization]
     exact = (
@@ -49,4 +48,8 @@ def tolerance(options) -> Tolerance:
         # Shapes that are known let TensorFlow order a few operations otherwise.
         and options.image_size is None
     )
-    return EXACT if exact else ROUNDED
+    if exact:
+        return EXACT
+    stored = options.stablehlo.weights_dtype if options.stablehlo else "float32"
+    computed = config.training.precision == training_pb2.TrainingOptions.BFLOAT16
+    return BFLOAT16 if computed or stored == "bfloat16" else ROUNDED

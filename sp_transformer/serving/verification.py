@@ -57,7 +57,7 @@ def verify(config, inference, folder, options) -> dict:
         "source": source,
         "sizes": sorted({"x".join(map(str, image.shape[1:3])) for image in images}),
         **compare(config, found, expected, results),
-        "tolerance": dataclasses.asdict(tolerances.tolerance(options)),
+        "tolerance": dataclasses.asdict(tolerances.tolerance(config, options)),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         **json.loads(str(results["about"])),
         "environment": environment.describe(),

@@ -25,7 +25,7 @@ class StandInModel(keras.Model):
         self.dropout = keras.layers.Dropout(0.5, seed=3)
         self.classes = keras.layers.Dense(num_classes, dtype="float32")
 
-    superpixel_stride = 4
+    superpixel_stride = size_multiple = 4
     # Nothing to fold.
     backbone = None
 

@@ -26,6 +26,13 @@ def test_options_that_do_not_fit_are_errors(config, changes, words):
         export_options.check(config, export_options.ExportOptions(**changes))
 
 
+def test_bfloat16_is_refused_where_it_does_not_exist(config):
+    config = type(config).FromString(config.SerializeToString())
+    config.training.precision = config.training.BFLOAT16
+    with pytest.raises(ValueError, match=r"'litert' computes in float32.*precision FLOAT32"):
+        export_options.check(config, export_options.ExportOptions(format=LITERT))
+
+
 @pytest.mark.parametrize(
     ("model_format", "package"),
     [(ONNX, "tf2onnx"), (ONNX, "onnxruntime"), (LITERT, "ai_edge_litert"), (STABLEHLO, "jax")],

@@ -65,6 +65,7 @@ def test_an_export_gives_what_the_model_does(portable, inference, images):
     for image in images:
         found = opened.run(image)
         check(found, inference, image)
+        np.testing.assert_array_equal(found["superpixel_grid"], [9, 10])
         np.testing.assert_array_equal(opened.labels(image), found["labels"])
         probabilities = opened.probabilities(image)
         np.testing.assert_allclose(probabilities, inference.probabilities(image), atol=1e-5)
@@ -92,7 +93,7 @@ def test_a_process_with_nothing_but_the_runtime_computes_the_same(
 
 def test_an_export_says_what_it_is(portable):
     about = json.loads((portable / "assets.extra" / "version.json").read_text())
-    assert about["image_size"] == list(SIZE) and about["superpixel_stride"] == 4
+    assert about["image_size"] == list(SIZE) and about["superpixel_grid"] == [9, 10]
     assert about["checkpoint"] == "run/ckpt-12" and about["step"] == 12
     assert about["exporter"]["versions"]["tensorflow"]
     report = json.loads((portable / "verification.json").read_text())

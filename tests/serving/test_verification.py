@@ -69,18 +69,18 @@ def test_nan_is_never_within_tolerance(case):
     assert compare(case)["max_probability_difference"] == np.inf
 
 
-def test_float32_has_one_tolerance_and_quantised_forms_their_own():
+def test_float32_has_one_tolerance_and_quantised_forms_their_own(config):
     options = export_options.ExportOptions
-    assert tolerances.tolerance(options()).equal_labels == 1
+    assert tolerances.tolerance(config, options()).equal_labels == 1
     for rounded in (
         options(inference_form=True),
         options(jit_compile=True, image_size=(8, 8)),
         options(format=ONNX),
         options(format=LITERT),
     ):
-        assert tolerances.tolerance(rounded) == tolerances.Tolerance(0.9999, 0.9999, 0.0005)
+        assert tolerances.tolerance(config, rounded) == tolerances.Tolerance(0.9999, 0.9999, 0.0005)
     for quantization in export_options.QUANTIZATIONS[1:]:
-        found = tolerances.tolerance(options(format=LITERT, quantization=quantization))
+        found = tolerances.tolerance(config, options(format=LITERT, quantization=quantization))
         assert found == tolerances.QUANTIZED[quantization]
 
 

@@ -55,15 +55,18 @@ class Runtime(abc.ABC):
           images: uint8 [1, Y, X, 3], RGB.
 
         Returns:
-          "labels" and "superpixels" (ids r*C + c), int32 [1, Y, X]; and, in exports since 0.2, "superpixel_classes"
-          int32 [1, N], "superpixel_confidence" float32 [1, N], "superpixel_centroids" float32 [1, N, 2] (y, x in
-          pixels), "superpixel_pixels" int32 [1, N].
+          "labels" and "superpixels" (ids r*C + c), int32 [1, Y, X]; and, unless the export is older than these,
+          "superpixel_classes" int32 [1, N], "superpixel_confidence" float32 [1, N], "superpixel_centroids" float32
+          [1, N, 2] (y, x in pixels), "superpixel_pixels" int32 [1, N] and "superpixel_grid" int32 [2], (R, C).
 
         Raises:
           ValueError: for images of another dtype, rank or size.
         """
         self._check(images)
-        return self._run(images)
+        outputs = self._run(images)
+        if "superpixel_grid" in self.about:
+            outputs["superpixel_grid"] = np.array(self.about["superpixel_grid"], np.int32)
+        return outputs
 
     def labels(self, images) -> np.ndarray:
         """Labels alone, int32 [1, Y, X], without the cost of what else `run` gives."""
