@@ -1,5 +1,6 @@
 """Writes a checkpoint in a form that runs without this package, and proves that it computes what the model does."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -50,6 +51,9 @@ def export_model(
     """
     options = options or export_options.ExportOptions()
     export_options.check(config, options)
+    if options.format != SAVED_MODEL:
+        size = options.image_size or derived.input_size(config)
+        options = dataclasses.replace(options, image_size=size)
     export_dir = pathlib.Path(export_dir).absolute()
     export_options.check_export_dir(export_dir, options.format, options.overwrite)
     export_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +90,6 @@ def export_model(
 def _about(config, model, options):
     """What version.json says of the export itself."""
     size = options.image_size
-    if options.format != SAVED_MODEL:
-        size = size or derived.input_size(config)
     about = {
         "sp_transformer": version.__version__,
         "tensorflow": tf.__version__,

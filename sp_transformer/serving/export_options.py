@@ -81,8 +81,8 @@ def check(config, options: ExportOptions) -> None:
     bfloat16 = config.training.precision == training_pb2.TrainingOptions.BFLOAT16
     if bfloat16 and options.format in (ONNX, LITERT):
         raise ValueError(
-            f"format {options.format!r} computes in float32: build the model with training.precision FLOAT32, which takes "
-            "the same checkpoint"
+            f"format {options.format!r} computes in float32: build the model with training.precision FLOAT32, which "
+            "takes the same checkpoint"
         )
     if options.verify_images < 0 or options.calibration_images < 1:
         raise ValueError(

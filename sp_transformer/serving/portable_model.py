@@ -7,7 +7,6 @@ uninitialised memory, and reports success.
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from sp_transformer.config import derived
 from sp_transformer.model import inference as inference_lib
 from sp_transformer.model import inference_form, portable
 from sp_transformer.serving.runtimes import runtime
@@ -19,16 +18,15 @@ class PortableModel:
     Args:
       config: a validated ExperimentOptions.
       model: a built SPTransformer.
-      image_size: (Y, X) in pixels; None for the config's.
+      image_size: (Y, X) in pixels.
 
     Attributes:
       images: the TensorSpec of the image, uint8 [1, Y, X, 3].
     """
 
-    def __init__(self, config, model, image_size=None):
-        size = image_size or derived.input_size(config)
+    def __init__(self, config, model, image_size):
         folded = inference_form.convert(model)
-        self._inference = inference_lib.Inference(folded, config.data, size)
+        self._inference = inference_lib.Inference(folded, config.data, image_size)
         self.images = self._inference.images
 
     def labels(self, images):

@@ -121,10 +121,11 @@ def test_quantised_models_are_smaller_and_label_most_pixels_alike(
 
 def test_the_verification_runs_without_tensorflow(config, model, tmp_path):
     pytest.importorskip("ai_edge_litert")
-    options = dataclasses.replace(options_of("litert"), verify_images=2, quantization="float16")
+    # Of the config's size, as none is given.
+    options = export_options.ExportOptions(format="litert", verify_images=2, quantization="float16")
     folder = export.export_model(config, model, tmp_path / "half", options)
     report = json.loads((folder / "verification.json").read_text())
     assert report["passed"] is True
-    assert report["imported"] == ["ai_edge_litert"]
+    assert report["imported"] == ["ai_edge_litert"] and report["sizes"] == ["32x32"]
     assert 0 < report["max_probability_difference"] < 0.05
     assert report["tolerance"]["equal_labels"] < 1
