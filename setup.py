@@ -58,6 +58,11 @@ def read_version() -> str:
     raise RuntimeError("sp_transformer/version.py holds no __version__")
 
 
+ONNX = ["onnx>=1.20", "onnxruntime>=1.22", "tf2onnx>=1.17,<1.18"]
+LITERT = ["ai-edge-litert>=2.1"]
+# The text of programs goes through interfaces of JAX that change between its versions.
+STABLEHLO = ["jax>=0.10.2,<0.11"]
+
 setuptools.setup(
     name="sp-transformer",
     version=read_version(),
@@ -99,15 +104,21 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "export": [],
+        # What the formats of `export` need beside TensorFlow, to be written and to be run for their verification.
+        "export": [*ONNX, *LITERT, *STABLEHLO],
+        "onnx": ONNX,
+        "litert": LITERT,
+        "stablehlo": STABLEHLO,
         # SLIC, which `evaluate --superpixels` compares with; nothing else needs scikit-image.
         "superpixels": ["scikit-image>=0.25"],
         "test": [
             # The official scores, which ours must equal.
             "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",
-            # Runs exported StableHLO without TensorFlow.
-            "jax>=0.10.2,<0.11",
+            # The runtimes of exports, without which their tests are skipped.
+            *ONNX,
+            *LITERT,
+            *STABLEHLO,
             "pytest>=9",
             "pytest-xdist>=3.8",
             "ruff==0.17.*",
