@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from sp_transformer.config import resizing
 from sp_transformer.model.interpolation import resize_bilinear
+from sp_transformer.model.superpixel_table import superpixel_table
 
 
 class Inference:
@@ -33,6 +34,8 @@ class Inference:
             self._labels_and_superpixels, input_signature=[images]
         )
         self.logits = tf.function(self._logits, input_signature=[images])
+        self.probabilities = tf.function(self._probabilities, input_signature=[images])
+        self.superpixels = tf.function(self._superpixels, input_signature=[images])
 
     def _labels(self, images):
         """uint8 [B, Y, X, 3] -> int32 [B, Y, X]."""
@@ -44,6 +47,20 @@ class Inference:
     def _labels_and_superpixels(self, images):
         """uint8 [B, Y, X, 3] -> labels and superpixel ids r*C + c, each int32 [B, Y, X]."""
         features, resized = self._features(images)
+        return self._both_maps(features, resized, images)
+
+    def _superpixels(self, images):
+        """uint8 [B, Y, X, 3] -> dict of "labels" and "superpixels", int32 [B, Y, X], and what `superpixel_table` gives."""
+        features, resized = self._features(images)
+        labels, ids = self._both_maps(features, resized, images)
+        cell_size = [self.model.superpixel_stride] * 2
+        if resized:
+            ratio = tf.shape(images)[1:3] / tf.stack(features["image_size"])
+            cell_size = tf.unstack(tf.cast(ratio, tf.float32) * cell_size)
+        table = superpixel_table(ids, features["superpixel_logits"], cell_size)
+        return {"labels": labels, "superpixels": ids, **table}
+
+    def _both_maps(self, features, resized, images):
         if not resized:
             return self.model.labels(features), self.model.hard_superpixels(features)
         labels = tf.argmax(self._full_size_logits(features, images), -1, tf.int32)
@@ -57,6 +74,10 @@ class Inference:
         if not resized:
             return self.model.semantic_logits(features)
         return self._full_size_logits(features, images)
+
+    def _probabilities(self, images):
+        """uint8 [B, Y, X, 3] -> float32 [B, Y, X, num_classes], summing to one."""
+        return tf.nn.softmax(self._logits(images))
 
     def _features(self, images):
         # A loaded export does not hold callers to its signature, and may come to an end with another size.

@@ -4,7 +4,6 @@ Shapes: B images; Y, X their height and width in pixels, any.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -12,54 +11,16 @@ import shutil
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from google.protobuf import text_format
 
 from sp_transformer import version
 from sp_transformer.config import derived
 from sp_transformer.data import sources
 from sp_transformer.model import inference as inference_lib
-from sp_transformer.model import inference_form
+from sp_transformer.serving import assets, saved_model
 
-# TensorFlow's own name for files that travel with a SavedModel and that the runtime never reads.
-ASSETS = "assets.extra"
 _VERIFIED_SOURCE_IMAGES = 2
 # Rounding decides between two classes that are as good as equally likely.
 _INFERENCE_FORM_TOLERANCE = 1e-4
-
-
-class ExportedModel(tf.Module):
-    """Inference, as the object that is saved.
-
-    `labels(images)` and `labels_and_superpixels(images)` stay callable on the loaded object, and
-    both are signatures. Images are uint8 [B, Y, X, 3] RGB, of the inference's sizes; labels (train ids)
-    and superpixels (ids) int32 [B, Y, X].
-    """
-
-    def __init__(self, inference, model):
-        """Holds the inference and every variable that it reads.
-
-        Args:
-          inference: an Inference of `model`.
-          model: the built Keras model.
-        """
-        super().__init__(name="sp_transformer")
-        self._inference = inference
-        # tf.Module finds no Keras 3 variable by itself, and a variable that is not found is saved
-        # without its value; attaching the Keras model would write its layers, which loading without
-        # Keras cannot read.
-        self.weights = [variable.value for variable in model.variables]
-        images = [inference.images]
-        self.labels = tf.function(self._labels, input_signature=images)
-        self.labels_and_superpixels = tf.function(
-            self._labels_and_superpixels, input_signature=images
-        )
-
-    def _labels(self, images):
-        return {"labels": self._inference.labels(images)}
-
-    def _labels_and_superpixels(self, images):
-        labels, superpixels = self._inference.labels_and_superpixels(images)
-        return {"labels": labels, "superpixels": superpixels}
 
 
 def export_saved_model(
@@ -70,6 +31,7 @@ def export_saved_model(
     overwrite=False,
     in_inference_form=False,
     image_size=None,
+    jit_compile=False,
     checkpoint=None,
     step=None,
 ) -> pathlib.Path:
@@ -87,6 +49,7 @@ def export_saved_model(
         that this process sees. It equals the model up to rounding: the check lets one pixel in 10,000 differ.
       image_size: (Y, X) in pixels of the only images that the export takes, one at a time; None for any batch of any
         size. Faster in inference form, as more can be compiled.
+      jit_compile: whether XLA compiles the export on the machine that runs it; goes with an image_size.
       checkpoint: name of the checkpoint, written to assets.extra/version.json.
       step: training step of the weights, written there too.
 
@@ -105,14 +68,25 @@ def export_saved_model(
     temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _save(config, model, temporary, in_inference_form, image_size)
+        saved_model.write(
+            config,
+            model,
+            temporary,
+            in_inference_form=in_inference_form,
+            image_size=image_size,
+            jit_compile=jit_compile,
+        )
         about = {
+            "sp_transformer": version.__version__,
+            "tensorflow": tf.__version__,
+            "experiment_name": config.experiment_name,
+            "format": "saved_model",
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "step": None if step is None else int(step),
             "inference_form": in_inference_form,
             "image_size": None if image_size is None else list(image_size),
         }
-        _write_assets(temporary / ASSETS, config, about)
+        assets.write(temporary, config, derived.label_map(config), about)
         tolerance = _INFERENCE_FORM_TOLERANCE if in_inference_form else 0.0
         verdict = _verify(config, inference, temporary, tolerance, image_size)
         _move_into_place(temporary, export_dir)
@@ -120,22 +94,6 @@ def export_saved_model(
         shutil.rmtree(temporary, ignore_errors=True)
     print(f"{export_dir}: {verdict}", flush=True)
     return export_dir
-
-
-def _save(config, model, folder, in_inference_form, image_size):
-    kernels = contextlib.nullcontext()
-    if in_inference_form:
-        model = inference_form.convert(model)
-        kernels = inference_form.kernels()
-    inference = inference_lib.Inference(model, config.data, image_size)
-    module = ExportedModel(inference, model)
-    # What is saved is traced here.
-    with kernels:
-        signatures = {
-            "serving_default": module.labels.get_concrete_function(),
-            "superpixels": module.labels_and_superpixels.get_concrete_function(),
-        }
-    tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def check_export_dir(export_dir, overwrite: bool) -> None:
@@ -175,25 +133,6 @@ def _move_into_place(temporary: pathlib.Path, export_dir: pathlib.Path) -> None:
         os.rename(old, export_dir)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_assets(folder: pathlib.Path, config, about) -> None:
-    folder.mkdir(parents=True)
-    (folder / "config.textproto").write_text(text_format.MessageToString(config))
-    label_map = derived.label_map(config)
-    classes = [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*(int(value) for value in color))}
-        for name, color in zip(label_map.names, label_map.colors, strict=True)
-    ]
-    contents = {"classes": classes, "ignore_label": int(label_map.ignore_label)}
-    (folder / "label_map.json").write_text(json.dumps(contents, indent=1) + "\n")
-    contents = {
-        "sp_transformer": version.__version__,
-        "tensorflow": tf.__version__,
-        "experiment_name": config.experiment_name,
-        **about,
-    }
-    (folder / "version.json").write_text(json.dumps(contents, indent=1) + "\n")
 
 
 def _verify(config, inference, folder: pathlib.Path, tolerance: float, image_size=None) -> str:

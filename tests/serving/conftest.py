@@ -22,9 +22,17 @@ class StandInModel(keras.Model):
         self.dropout = keras.layers.Dropout(0.5, seed=3)
         self.classes = keras.layers.Dense(num_classes, dtype="float32")
 
+    superpixel_stride = 4
+
     def features(self, images, training=False):
         x = self.norm(self.convolution(tf.cast(images, tf.float32) / 127.5 - 1), training=training)
-        return {"pixels": self.dropout(x, training=training)}
+        x = self.dropout(x, training=training)
+        shape = tf.shape(images)
+        return {
+            "pixels": x,
+            "superpixel_logits": self.classes(x)[:, ::4, ::4],
+            "image_size": (shape[1], shape[2]),
+        }
 
     def semantic_logits(self, features):
         return self.classes(features["pixels"])

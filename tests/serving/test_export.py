@@ -37,7 +37,7 @@ def test_every_function_gives_the_models_labels_to_the_last(exported, inference,
             (both["labels"], labels),
             (both["superpixels"], ids),
             (loaded.labels(batch)["labels"], labels),
-            (loaded.labels_and_superpixels(batch)["superpixels"], ids),
+            (loaded.superpixels(batch)["superpixels"], ids),
         ):
             assert found.dtype == tf.int32
             np.testing.assert_array_equal(found, expected)
@@ -100,9 +100,13 @@ def test_an_export_of_one_size_labels_as_the_model_does_and_takes_nothing_else(f
 
 def test_signatures_take_any_batch_of_rgb_bytes_and_nothing_else(exported):
     loaded = tf.saved_model.load(str(exported))
-    assert sorted(loaded.signatures) == ["serving_default", "superpixels"]
-    for signature in loaded.signatures.values():
-        (images,) = signature.structured_input_signature[1].values()
+    names = ["encoded", "probabilities", "serving_default", "superpixels"]
+    assert sorted(loaded.signatures) == names
+    for name in names:
+        (images,) = loaded.signatures[name].structured_input_signature[1].values()
+        if name == "encoded":
+            assert images.dtype == tf.string and images.shape.as_list() == [None]
+            continue
         assert images.dtype == tf.uint8 and images.shape.as_list() == [None, None, None, 3]
     assert list(loaded.signatures["serving_default"].structured_outputs) == ["labels"]
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
