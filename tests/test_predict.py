@@ -26,12 +26,13 @@ def model(tmp_path_factory):
 
     module.both = both
     folder = tmp_path_factory.mktemp("model")
-    tf.saved_model.save(module, str(folder), signatures={"superpixels": both})
+    tf.saved_model.save(module, str(folder), signatures={"superpixels": both, "serving_default": both})
     classes = [{"name": "dark", "color": "#000000"}, {"name": "bright", "color": "#ffff00"}]
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / "label_map.json").write_text(
         json.dumps({"classes": classes, "ignore_label": 255})
     )
+    (folder / "assets.extra" / "version.json").write_text(json.dumps({"sp_transformer": "0.1.0"}))
     return folder
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 class Ahead:
     """Calls of functions in threads, whose results are taken in the order of the calls.
 
-    What is under way or waits to be taken is bounded, so that the fastest stage of a chain waits for the slowest one and
-    memory does not depend on the length of the work. As a context, it drops at its end the calls that have not begun
-    and waits for those that have.
+    What is under way or waits to be taken is bounded, so that the fastest stage of a chain waits for the slowest one
+    and memory does not depend on the length of the work. As a context, it drops at its end the calls that have not
+    begun and waits for those that have.
 
     Args:
       workers: threads.

@@ -9,10 +9,11 @@ import tensorflow as tf
 from PIL import Image
 
 from sp_transformer.data import image_io
-from sp_transformer.serving import predict as predict_lib
+from sp_transformer.serving import inputs as inputs_lib
+from sp_transformer.serving import outputs as outputs_lib
 from sp_transformer.serving.predict import predict
 
-KINDS = ("labels", "overlay", "superpixels")
+ENDINGS = ("labels.png", "overlay.png", "superpixels.png", "superpixels.json")
 
 
 def random_image(size, seed=0):
@@ -32,7 +33,7 @@ def files(folder):
 
 
 def outputs(*names):
-    return sorted(["legend.png", *(f"{name}_{kind}.png" for name in names for kind in KINDS)])
+    return sorted(["legend.png", *(f"{name}_{ending}" for name in names for ending in ENDINGS)])
 
 
 @pytest.fixture
@@ -153,7 +154,9 @@ def test_inputs_that_cannot_be_served_are_refused_before_anything_is_written(exp
         with pytest.raises(ValueError, match=words):
             predict(exported, inputs, out)
     with pytest.raises(ValueError, match="overwrite"):
-        predict_lib.plan_outputs([str(labels), str(tmp_path / "c" / "x.png")], labels.parent)
+        inputs_lib.plan(
+            [str(labels), str(tmp_path / "c" / "x.png")], labels.parent, outputs_lib.DEFAULT
+        )
     assert not (tmp_path / "out").exists()
     assert files(tmp_path / "c") == ["x.png", "x_labels.png"]
 
@@ -168,7 +171,7 @@ def test_only_unreadable_images_are_an_error_that_lists_them(exported, tmp_path)
 
 def test_folders_that_are_no_export_are_refused(exported, tmp_path):
     path = str(save(tmp_path / "x.png"))
-    with pytest.raises(ValueError, match=r"not a SavedModel.*saved_model\.pb"):
+    with pytest.raises(ValueError, match=r"no export.*saved_model\.pb"):
         predict(tmp_path, path, tmp_path / "out")
     bare = shutil.copytree(exported, tmp_path / "bare")
     shutil.rmtree(bare / "assets.extra")
