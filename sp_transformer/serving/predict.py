@@ -80,7 +80,7 @@ def predict(
     hand is finished, and videos end with the frame at hand.
 
     Args:
-      model: an export of any format, a training run's model_dir or a checkpoint.
+      model: an export of any format, a training run's model_dir or a checkpoint; or a Runtime, which is opened already.
       inputs: an image, a video, a folder (searched with its subfolders), a glob ("**" for any depth), a camera
         ("camera:0"), or several of these.
       output_dir: made if missing.
@@ -104,7 +104,7 @@ def predict(
         from sp_transformer.serving import video
 
         video.require_av()
-    runtime = runtimes.open_model(model)
+    runtime = model if isinstance(model, runtimes.Runtime) else runtimes.open_model(model)
     _check_version(runtime)
     summary = PredictSummary(failed=[(pathlib.Path(entry), reason) for entry, reason in empty])
     start = time.monotonic()
@@ -278,6 +278,8 @@ def _read_image(source):
 def _size_limit(model, options):
     if options.max_megapixels is not None:
         return memory.SizeLimit(max_megapixels=options.max_megapixels)
+    if isinstance(model, runtimes.Runtime):
+        return memory.SizeLimit(getattr(model, "config", None), memory.available_bytes())
     folder = pathlib.Path(model)
     folder = folder if folder.is_dir() else folder.parent
     candidates = (folder / assets.FOLDER / assets.CONFIG, folder / assets.CONFIG)

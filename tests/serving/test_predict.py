@@ -175,7 +175,7 @@ def test_folders_that_are_no_export_are_refused(exported, tmp_path):
         predict(tmp_path, path, tmp_path / "out")
     bare = shutil.copytree(exported, tmp_path / "bare")
     shutil.rmtree(bare / "assets.extra")
-    with pytest.raises(ValueError, match=r"label_map\.json.*export"):
+    with pytest.raises(ValueError, match=r"assets\.extra.*export"):
         predict(bare, path, tmp_path / "out")
     other = tf.Module()
     other.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([], tf.float32)])

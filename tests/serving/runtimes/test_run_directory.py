@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 from sp_transformer.serving import runtimes
+from sp_transformer.serving.runtimes import run_directory
 
 
 def test_a_run_and_its_checkpoint_run_as_the_model_does(tiny_run):
     images = np.random.default_rng(3).integers(0, 256, (1, 45, 70, 3), np.uint8)
     expected = tiny_run.inference.superpixels(images)
     checkpoint = tiny_run.model_dir / "ckpt-7"
-    for path in (tiny_run.model_dir, checkpoint, checkpoint.with_suffix(".index")):
-        model = runtimes.open_model(path)
-        assert model.format == "run" and model.about["step"] == 7
+    config_file = tiny_run.model_dir / "config.textproto"
+    for path in (checkpoint, checkpoint.with_suffix(".index")):
+        assert run_directory.find_run(path) == (config_file, checkpoint)
+    assert run_directory.find_run(tiny_run.model_dir) == (config_file, tiny_run.model_dir)
+    assert run_directory.find_run(tiny_run.model_dir / "ckpt-8") is None
+    model = runtimes.open_model(checkpoint)
+    assert model.format == "run" and model.about["step"] == 7
     found = model.run(images)
     assert set(found) == set(expected)
     for name, value in expected.items():
