@@ -14,6 +14,8 @@ import numpy as np
 # By quality for the size of the file; the last one is in every build of FFmpeg.
 _ENCODERS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"q:v": "3"}))
 _LOSSLESS = "ffv1"
+# What players take in MP4; FFmpeg would write more.
+_SOUND_OF_MP4 = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus")
 _CAMERA_FORMATS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
 _DEFAULT_RATE = fractions.Fraction(25)
 
@@ -194,8 +196,8 @@ class VideoWriter:
         self.lost_sound = None
         self.num_frames = 0
         if with_sound and reader.sound is not None:
-            codec = reader.sound.codec_context.name
-            if codec in self._container.supported_codecs:
+            codec = reader.sound.codec_context.codec.canonical_name
+            if codec in _SOUND_OF_MP4:
                 self._sound = self._container.add_stream_from_template(reader.sound)
             else:
                 self.lost_sound = codec
