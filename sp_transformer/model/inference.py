@@ -17,17 +17,18 @@ class Inference:
       model: a built SPTransformer.
       data_options: DataOptions; its resize fields say what size images are brought to in front of the model. Logits are
         resized back before the argmax (never labels).
-      image_size: (Y, X) in pixels of the only images that are taken, one at a time; None for any. Where sizes are
+      image_size: (Y, X) in pixels of the only images that are taken; None for any batch of any size. Where sizes are
         known, TensorFlow computes what depends on them once, and `cpu_kernels` can compile.
+      batch_size: number of images of that size.
 
     Attributes:
       images: the TensorSpec of the images.
     """
 
-    def __init__(self, model, data_options, image_size=None):
+    def __init__(self, model, data_options, image_size=None, batch_size=1):
         self.model = model
         self._data_options = data_options
-        shape = [None, None, None, 3] if image_size is None else [1, *image_size, 3]
+        shape = [None, None, None, 3] if image_size is None else [batch_size, *image_size, 3]
         self.images = images = tf.TensorSpec(shape, tf.uint8, name="images")
         self.labels = tf.function(self._labels, input_signature=[images])
         self.labels_and_superpixels = tf.function(
@@ -42,7 +43,7 @@ class Inference:
         features, resized = self._features(images)
         if not resized:
             return self.model.labels(features)
-        return tf.argmax(self._full_size_logits(features, images), -1, tf.int32)
+        return self._resized_labels(features, images)
 
     def _labels_and_superpixels(self, images):
         """uint8 [B, Y, X, 3] -> labels and superpixel ids r*C + c, each int32 [B, Y, X]."""
@@ -50,7 +51,7 @@ class Inference:
         return self._both_maps(features, resized, images)
 
     def _superpixels(self, images):
-        """uint8 [B, Y, X, 3] -> dict of "labels" and "superpixels", int32 [B, Y, X], and what `superpixel_table` gives."""
+        """uint8 [B, Y, X, 3] -> "labels" and "superpixels", int32 [B, Y, X], and what `superpixel_table` gives."""
         features, resized = self._features(images)
         labels, ids = self._both_maps(features, resized, images)
         cell_size = [self.model.superpixel_stride] * 2
@@ -63,17 +64,22 @@ class Inference:
     def _both_maps(self, features, resized, images):
         if not resized:
             return self.model.labels(features), self.model.hard_superpixels(features)
-        labels = tf.argmax(self._full_size_logits(features, images), -1, tf.int32)
+        labels = self._resized_labels(features, images)
         ids = self.model.hard_superpixels(features)[..., None]
         ids = tf.image.resize(ids, tf.shape(images)[1:3], method="nearest")[..., 0]
         return labels, ids
 
     def _logits(self, images):
         """uint8 [B, Y, X, 3] -> float32 [B, Y, X, num_classes]."""
+        return self.both_logits(images)["semantic_logits"]
+
+    def both_logits(self, images):
+        """ "semantic_logits" float32 [B, Y, X, num_classes] and "superpixel_logits" float32 [B, R, C, num_classes]."""
         features, resized = self._features(images)
-        if not resized:
-            return self.model.semantic_logits(features)
-        return self._full_size_logits(features, images)
+        logits = self.model.semantic_logits(features)
+        if resized:
+            logits = self._full_size(logits, images)
+        return {"semantic_logits": logits, "superpixel_logits": features["superpixel_logits"]}
 
     def _probabilities(self, images):
         """uint8 [B, Y, X, 3] -> float32 [B, Y, X, num_classes], summing to one."""
@@ -90,6 +96,10 @@ class Inference:
             images = resize_bilinear(images, size)
         return self.model.features(images, training=False), resized
 
-    def _full_size_logits(self, features, images):
+    def _resized_labels(self, features, images):
+        logits = self._full_size(self.model.semantic_logits(features), images)
+        return tf.argmax(logits, -1, tf.int32)
+
+    def _full_size(self, logits, images):
         shape = tf.shape(images)
-        return resize_bilinear(self.model.semantic_logits(features), (shape[1], shape[2]))
+        return resize_bilinear(logits, (shape[1], shape[2]))

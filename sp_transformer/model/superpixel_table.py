@@ -52,11 +52,12 @@ def _pixels_and_centroids(superpixels, batch, rows, columns, cell_size):
     x = tf.broadcast_to(tf.range(width)[None], [height, width])
     position = tf.cast(tf.stack([y, x], axis=-1), tf.float32)
     # Sums of distances from the cell's middle stay small, where float32 would lose the digits of sums of positions.
-    offsets = tf.reshape(position - middles(superpixels), [-1, 2])
-    segments = superpixels + tf.range(batch)[:, None, None] * count
-    segments = tf.reshape(segments, [-1])
-    pixels = tf.math.unsorted_segment_sum(tf.ones_like(segments), segments, batch * count)
-    sums = tf.math.unsorted_segment_sum(offsets, segments, batch * count)
-    mean = sums / tf.cast(tf.maximum(pixels, 1), tf.float32)[:, None]
-    centroids = tf.reshape(mean, [batch, count, 2]) + middles(tf.range(count))
-    return tf.reshape(pixels, [batch, count]), centroids
+    offsets = position - middles(superpixels)
+    ones = tf.ones_like(offsets[..., :1])
+    updates = tf.reshape(tf.concat([ones, offsets], axis=-1), [-1, 3])
+    segments = tf.reshape(superpixels + tf.range(batch)[:, None, None] * count, [-1, 1])
+    # Of the operations that add up by index this is the one that every converter translates.
+    sums = tf.tensor_scatter_nd_add(tf.zeros([batch * count, 3]), segments, updates)
+    sums = tf.reshape(sums, [batch, count, 3])
+    mean = sums[..., 1:] / tf.maximum(sums[..., :1], 1)
+    return tf.cast(sums[..., 0], tf.int32), mean + middles(tf.range(count))

@@ -1,6 +1,7 @@
 """The files that travel with an export and that say what it is. Imports no TensorFlow.
 
-An export's folder holds the model in the files of its format, assets.extra/ with the files below, and verification.json.
+An export's folder holds the model in the files of its format, assets.extra/ with the files below, and
+verification.json.
 """
 
 import json

@@ -74,27 +74,21 @@ class ExportedModel(tf.Module):
         return self.labels(images)
 
 
-def write(
-    config, model, folder, *, in_inference_form=False, image_size=None, jit_compile=False
-) -> None:
+def write(config, model, folder, options) -> None:
     """Saves `model` into `folder`.
 
     Args:
       config: a validated ExperimentOptions.
       model: a built SPTransformer.
       folder: where to.
-      in_inference_form: whether what is saved is the faster form of model/inference_form.py, for the kind of device
-        that this process sees.
-      image_size: (Y, X) in pixels of the only images that are taken, one at a time; None for any batch of any size.
-      jit_compile: whether XLA compiles the functions on the machine that runs them.
+      options: the ExportOptions.
     """
     kernels = contextlib.nullcontext()
-    if in_inference_form:
+    if options.inference_form:
         model = inference_form.convert(model)
-        kernels = inference_form.kernels(jit_compile)
-    module = ExportedModel(
-        inference_lib.Inference(model, config.data, image_size), model, jit_compile
-    )
+        kernels = inference_form.kernels(options.jit_compile)
+    inference = inference_lib.Inference(model, config.data, options.image_size)
+    module = ExportedModel(inference, model, options.jit_compile)
     with kernels:
         signatures = module.signatures
     tf.saved_model.save(module, str(folder), signatures=signatures)

@@ -11,7 +11,10 @@ import tensorflow as tf
 
 from sp_transformer.model.inference import Inference
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.serving import export
+from sp_transformer.serving import export, export_options
+
+# Tests of the verification ask for it; it takes another process that imports the runtime.
+UNVERIFIED = export_options.ExportOptions(verify_images=0)
 
 
 class StandInModel(keras.Model):
@@ -26,6 +29,8 @@ class StandInModel(keras.Model):
         self.classes = keras.layers.Dense(num_classes, dtype="float32")
 
     superpixel_stride = 4
+    # Nothing to fold.
+    backbone = None
 
     def features(self, images, training=False):
         x = self.norm(self.convolution(tf.cast(images, tf.float32) / 127.5 - 1), training=training)
@@ -106,10 +111,10 @@ def inference(model, config):
 def exported(config, model, tmp_path_factory):
     """An export of the stand-in, shared by the tests, which only read it."""
     folder = tmp_path_factory.mktemp("exports") / "model"
-    return export.export_saved_model(config, model, folder, checkpoint="run/ckpt-12", step=12)
+    return export.export_model(config, model, folder, UNVERIFIED, checkpoint="run/ckpt-12", step=12)
 
 
 @pytest.fixture(scope="session")
 def exported_300_classes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports") / "many"
-    return export.export_saved_model(make_config(300), make_model(300), folder)
+    return export.export_model(make_config(300), make_model(300), folder, UNVERIFIED)

@@ -25,12 +25,14 @@ class Runtime(abc.ABC):
 
     Attributes:
       format: name of the format.
+      packages: distributions that run it.
       label_map: the LabelMap of the classes.
       image_size: (Y, X) of the only images that it takes; None for any.
       about: dict of version.json.
     """
 
     format: str
+    packages: tuple[str, ...]
 
     def __init__(self, folder):
         """Reads what travels with the model.

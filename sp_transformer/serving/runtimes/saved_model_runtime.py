@@ -7,6 +7,7 @@ class SavedModelRuntime(runtime.Runtime):
     """A SavedModel with the signatures of serving/saved_model.py."""
 
     format = "saved_model"
+    packages = ("tensorflow",)
 
     def __init__(self, folder):
         """Loads the model.
