@@ -20,11 +20,13 @@ from sp_transformer.evaluation import (
     superpixel_scores,
 )
 from sp_transformer.model import inference as inference_lib
+from sp_transformer.pictures import panels
 
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.json"
 SUPERPIXELS_FILE = "superpixels.json"
 CURVES_FILE = "superpixels.svg"
+_PICTURE_SIDE = 512  # Of a panel for TensorBoard, in pixels.
 
 
 def evaluate(
@@ -223,7 +225,12 @@ def _write_picture(inference, example: passes.Example, mode, label_map) -> None:
     if superpixels is None:
         _, ids = inference.labels_and_superpixels(tf.constant(example.image[None]))
         superpixels = ids[0].numpy()
-    picture = drawing.example_picture(
-        example.image, example.label, example.predictions[mode], superpixels, label_map
+    picture = panels.segmentation_panel(
+        example.image,
+        example.predictions[mode],
+        superpixels,
+        label_map,
+        example.label,
+        max_side=_PICTURE_SIDE,
     )
     tf.summary.image(f"pictures/{example.name}", picture[None])

@@ -93,9 +93,7 @@ class SPTransformer(keras.Model):
           ValueError: if `training` and the image size needs padding.
         """
         images, image_size = self.prepare(images, training)
-        grid = self.superpixel_grid(*ops.shape(images)[1:3])
-        endpoints = self.backbone(images, training=training)
-        pixels, superpixels = self.tokenizer(self.hypercolumn(endpoints, grid=grid), grid=grid)
+        endpoints, pixels, superpixels = self._tokens(images, training)
         superpixel_logits = self.classifier(superpixels)
         pixels, superpixels = self.association.normalize(pixels, superpixels)
         features = {
@@ -107,6 +105,10 @@ class SPTransformer(keras.Model):
         if return_endpoints:
             features["endpoints"] = endpoints
         return features
+
+    def superpixel_tokens(self, images):
+        """[B, Y, X, 3] -> [B, R, C, E], the superpixels as the classifier takes them, in inference."""
+        return self._tokens(self.prepare(images)[0], training=False)[-1]
 
     def superpixel_grid(self, height, width) -> SuperpixelGrid:
         """The grid, and the tiles, of a padded image of that size."""
@@ -124,6 +126,13 @@ class SPTransformer(keras.Model):
             self._association_logits(features, grid), classes, grid, self.association.view(grid)
         )
         return self._crop(logits, features)
+
+    def association_logits(self, features):
+        """Eq. 5 as a map, float32 [B, Y, X, 9]; the 9 neighbours in row-major order from (-1, -1) to (1, 1)."""
+        grid = self._grid(features)
+        logits = ops.swapaxes(self._association_logits(features, grid), 2, 3)
+        view = SuperpixelGrid(grid.rows, grid.columns, *self.association.view(grid))
+        return self._crop(view.ungroup(logits), features)
 
     def cell_semantic_logits(self, features):
         """The same logits by cell, [B, R*C, v*u, num_classes], for a loss that does not ask where pixels lie.
@@ -186,6 +195,12 @@ class SPTransformer(keras.Model):
                 constant_values=normalization.padding_value(self.input_normalization),
             )
         return images, (height, width)
+
+    def _tokens(self, images, training):
+        """Endpoints, and the tokenizer's pixels [B, G, P, E] and superpixels [B, R, C, E], of prepared images."""
+        grid = self.superpixel_grid(*ops.shape(images)[1:3])
+        endpoints = self.backbone(images, training=training)
+        return endpoints, *self.tokenizer(self.hypercolumn(endpoints, grid=grid), grid=grid)
 
     def _grid(self, features):
         return self.tokenizer.grid(*ops.shape(features["superpixel_features"])[1:3])

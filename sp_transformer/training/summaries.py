@@ -5,7 +5,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.data import drawing
+from sp_transformer.pictures import panels
+
+_MAX_SIDE = 512  # Of a panel, in pixels: event files are read over networks.
 
 
 class TrainSummaries:
@@ -43,14 +45,15 @@ class TrainSummaries:
         with self._writer.as_default(step=step):
             for i, example in enumerate(examples):
                 labels, superpixels = self._inference.labels_and_superpixels(example["image"][None])
-                picture = drawing.example_picture(
+                picture = panels.segmentation_panel(
                     np.asarray(example["image"]),
-                    np.asarray(example["label"]),
                     labels[0].numpy(),
                     superpixels[0].numpy(),
                     self._label_map,
+                    np.asarray(example["label"]),
+                    max_side=_MAX_SIDE,
                 )
-                tf.summary.image(f"image_label_prediction_superpixels/{i}", picture[None])
+                tf.summary.image(f"segmentation/{i}", picture[None])
         self._writer.flush()
 
     def close(self):
