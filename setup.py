@@ -99,7 +99,10 @@ setuptools.setup(
         "export": [],
         # SLIC, which `evaluate --superpixels` compares with; nothing else needs scikit-image.
         "superpixels": ["scikit-image>=0.25"],
+        # Videos and cameras: FFmpeg's libraries in one wheel, without a program to be found on the machine.
+        "video": ["av>=18,<19"],
         "test": [
+            "av>=18,<19",
             # The official scores, which ours must equal.
             "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",

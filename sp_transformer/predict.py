@@ -62,6 +62,21 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "pixel",
+        None,
+        "Y,X of a pixel: draws NAME_association.png, how it belongs to the superpixels around it. For a model_dir or a "
+        "checkpoint.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "superpixel",
+        None,
+        "Id of a superpixel: draws NAME_assignment.png, the pixels that it takes, and NAME_attention.png, what it "
+        "attends to. For a model_dir or a checkpoint.",
+        lower_bound=0,
+        flag_values=values,
+    )
 
 
 def main(values: flags.FlagValues) -> int:
@@ -75,8 +90,20 @@ def main(values: flags.FlagValues) -> int:
         resize=values.resize,
         max_megapixels=values.max_megapixels,
         max_frames=values.max_frames,
+        pixel=_parse_pixel(values.pixel),
+        superpixel=values.superpixel,
     )
     return predict.predict(values.model, values.input, values.output_dir, options).exit_code
+
+
+def _parse_pixel(parts):
+    if parts is None:
+        return None
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise command_line.UsageError(
+            f"--pixel={','.join(parts)} is no pixel; give Y,X as in --pixel=100,250"
+        )
+    return tuple(int(part) for part in parts)
 
 
 if __name__ == "__main__":

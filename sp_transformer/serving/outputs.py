@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sp_transformer.data import drawing, image_io
+from sp_transformer.pictures import panels
 
 LABELS = "labels"
 TABLE = "json"
@@ -27,8 +28,35 @@ def _superpixels(prediction, _):
     return drawing.draw_boundaries(prediction.image, prediction.superpixels, _BOUNDARY_COLOR)
 
 
-# Prediction and LabelMap -> uint8 [Y, X, 3].
-PICTURES = {"overlay": _overlay, "superpixels": _superpixels}
+def _panel(prediction, label_map):
+    return panels.segmentation_panel(
+        prediction.image, prediction.labels, prediction.superpixels, label_map
+    )
+
+
+def _mean_color(prediction, _):
+    return panels.mean_colors(prediction.image, prediction.superpixels)
+
+
+def _confidence(prediction, _):
+    table = prediction.table
+    if table.confidence is None:
+        raise ValueError(
+            "this export tells no confidence; export the model anew, or leave out that output"
+        )
+    confidence = np.zeros(int(table.ids.max()) + 1, np.float32)
+    confidence[table.ids] = table.confidence
+    return panels.confidence_map(confidence[prediction.superpixels])
+
+
+# Prediction and LabelMap -> uint8 [y, x, 3], of the image's size but for scales and frames around it.
+PICTURES = {
+    "overlay": _overlay,
+    "superpixels": _superpixels,
+    "panel": _panel,
+    "mean_color": _mean_color,
+    "confidence": _confidence,
+}
 NAMES = (LABELS, *PICTURES, TABLE)
 DEFAULT = (LABELS, "overlay", "superpixels", TABLE)
 
@@ -91,6 +119,8 @@ def write(
             image_io.write_png(path, label_image(prediction.labels, label_map), fast=True)
         else:
             image_io.write_png(path, PICTURES[name](prediction, label_map), fast=True)
+    for name, picture in prediction.pictures.items():
+        image_io.write_png(target.with_name(f"{target.name}_{name}.png"), picture)
 
 
 def table(prediction, label_map, about: dict) -> dict:

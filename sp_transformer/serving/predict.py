@@ -14,7 +14,15 @@ from absl import logging
 
 from sp_transformer import version
 from sp_transformer.data import drawing, image_io
-from sp_transformer.serving import ahead, assets, interruption, memory, outputs, runtimes
+from sp_transformer.serving import (
+    ahead,
+    assets,
+    interruption,
+    memory,
+    model_pictures,
+    outputs,
+    runtimes,
+)
 from sp_transformer.serving import inputs as inputs_lib
 from sp_transformer.serving import prediction as prediction_lib
 from sp_transformer.serving import progress as progress_lib
@@ -35,12 +43,16 @@ class PredictOptions:
       resize: whether images of another size than the model takes are resized; else they are skipped.
       max_megapixels: larger images are skipped; None for the limit that follows from the memory that is free.
       max_frames: of each video and camera; None for all of them.
+      pixel: (y, x) whose association is drawn in each image, which takes a training run's model; None for none.
+      superpixel: id of the superpixel whose pixels and attention are drawn; likewise.
     """
 
     outputs: Sequence[str] = outputs.DEFAULT
     resize: bool = False
     max_megapixels: float | None = None
     max_frames: int | None = None
+    pixel: tuple[int, int] | None = None
+    superpixel: int | None = None
 
 
 @dataclasses.dataclass
@@ -106,10 +118,11 @@ def predict(
         video.require_av()
     runtime = model if isinstance(model, runtimes.Runtime) else runtimes.open_model(model)
     _check_version(runtime)
+    draw = _model_pictures(runtime, options, sources)
     summary = PredictSummary(failed=[(pathlib.Path(entry), reason) for entry, reason in empty])
     start = time.monotonic()
     with interruption.Interruption() as interrupted:
-        run = _Run(runtime, _size_limit(model, options), options, summary, interrupted)
+        run = _Run(runtime, _size_limit(model, options), options, summary, interrupted, draw)
         run.images([source for source in sources if source.kind == inputs_lib.IMAGE])
         for source in sources:
             if source.kind != inputs_lib.IMAGE and interrupted.signal is None:
@@ -127,12 +140,13 @@ def predict(
 class _Run:
     """Predicts sources with one model and keeps the summary."""
 
-    def __init__(self, runtime, limit, options, summary, interrupted):
+    def __init__(self, runtime, limit, options, summary, interrupted, draw):
         self._runtime = runtime
         self._limit = limit
         self._options = options
         self._summary = summary
         self._interrupted = interrupted
+        self._draw = draw
 
     def images(self, sources):
         """Predicts images."""
@@ -185,7 +199,10 @@ class _Run:
     def _predict(self, image):
         """A Prediction and None, or None and why there is none."""
         try:
-            return prediction_lib.predict_image(self._runtime, image, self._options.resize), None
+            prediction = prediction_lib.predict_image(self._runtime, image, self._options.resize)
+            if self._draw:
+                prediction = dataclasses.replace(prediction, pictures=self._draw(prediction))
+            return prediction, None
         # Every runtime has errors of its own, and one image must not lose the others.
         except Exception as error:
             logging.debug("Traceback:", exc_info=True)
@@ -285,6 +302,15 @@ def _size_limit(model, options):
     candidates = (folder / assets.FOLDER / assets.CONFIG, folder / assets.CONFIG)
     config = next((memory.read_config(path) for path in candidates if path.exists()), None)
     return memory.SizeLimit(config, memory.available_bytes())
+
+
+def _model_pictures(runtime, options, sources):
+    """What draws association and attention; None if nobody asked for them."""
+    if options.pixel is None and options.superpixel is None:
+        return None
+    if any(source.kind != inputs_lib.IMAGE for source in sources):
+        raise ValueError("association and attention are drawn of images, not of videos or cameras")
+    return model_pictures.ModelPictures(runtime, options.pixel, options.superpixel)
 
 
 def _check_version(runtime):

@@ -18,12 +18,14 @@ class Prediction:
       labels: int32 [Y, X], train ids.
       superpixels: int32 [Y, X], ids.
       table: the SuperpixelTable.
+      pictures: {name: uint8 [y, x, 3]} of `model_pictures`.
     """
 
     image: np.ndarray
     labels: np.ndarray
     superpixels: np.ndarray
     table: "SuperpixelTable"
+    pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
