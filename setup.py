@@ -115,6 +115,8 @@ setuptools.setup(
             "scikit-learn>=1.6",
             # The test of the wheel builds it in this environment.
             "setuptools>=77",
+            # The messages of TensorFlow Serving's gRPC, which the examples of docs/serving.md are checked with.
+            "tensorflow-serving-api>=2.20,<2.22",
         ],
     },
     cmdclass={"build_py": BuildWithProtos},
