@@ -10,7 +10,8 @@ from sp_transformer.serving import outputs, video
 
 
 class VideoOutputs:
-    """The files that a video leads to. A context that finishes them, or removes them if it ends with an error.
+    """The files that a video leads to. A context that finishes them, or removes them if it ends with an error or there
+    is no frame.
 
     Args:
       source: the Source.
@@ -50,7 +51,7 @@ class VideoOutputs:
     def __exit__(self, kind, *_):
         files = [*self._writers.values(), *([self._table] if self._table else [])]
         try:
-            if kind is None:
+            if kind is None and self.num_frames:
                 for file in files:
                     file.close()
         finally:

@@ -2,6 +2,8 @@
 
 import fractions
 import json
+import os
+import signal
 import threading
 import time
 import tracemalloc
@@ -186,3 +188,45 @@ def test_outputs_of_videos_have_names_of_their_own(tmp_path):
         "x_superpixels.mp4",
         "x_superpixels.jsonl",
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_video_with_the_frame_at_hand_and_it_plays(NumpyRuntime, tmp_path, number):
+    seen = []
+
+    def interrupt_at_fourth(image):
+        seen.append(image)
+        if len(seen) == 4:
+            os.kill(os.getpid(), number)
+
+    path = write_video(tmp_path / "drive.mp4", 30)
+    before = signal.getsignal(number)
+    runtime = NumpyRuntime(before_run=interrupt_at_fourth)
+    summary = predict(runtime, [str(path), "camera:7"], tmp_path / "out")
+    assert summary.exit_code == 128 + number and signal.getsignal(number) is before
+    assert summary.failed == [(path, "interrupted; 4 frames were predicted")]
+    assert len(frames_of(tmp_path / "out" / "drive_overlay.mp4")) == 4
+    assert len((tmp_path / "out" / "drive_superpixels.jsonl").read_text().splitlines()) == 4
+    assert not [name for name in names(tmp_path / "out") if name.startswith(".")]
+
+
+def test_a_second_signal_ends_at_once_and_leaves_no_half_video(NumpyRuntime, tmp_path):
+    def interrupt_twice(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    path = write_video(tmp_path / "drive.mp4", 5)
+    with pytest.raises(KeyboardInterrupt):
+        predict(NumpyRuntime(before_run=interrupt_twice), str(path), tmp_path / "out")
+    assert names(tmp_path / "out") == []
+
+
+def test_a_video_of_another_size_than_the_models_leaves_no_file(NumpyRuntime, tmp_path):
+    path = write_video(tmp_path / "drive.mp4", 5)
+    runtime = NumpyRuntime(image_size=(16, 16))
+    with pytest.raises(ValueError, match=r"24x36.*16x16"):
+        predict(runtime, str(path), tmp_path / "out")
+    assert names(tmp_path / "out") == []
+    summary = predict(runtime, str(path), tmp_path / "out", PredictOptions(resize=True))
+    assert summary.frames == 5
+    assert frames_of(tmp_path / "out" / "drive_labels.mkv")[0].shape == (24, 36)
