@@ -111,7 +111,10 @@ setuptools.setup(
         "stablehlo": STABLEHLO,
         # SLIC, which `evaluate --superpixels` compares with; nothing else needs scikit-image.
         "superpixels": ["scikit-image>=0.25"],
+        # Videos and cameras: FFmpeg's libraries in one wheel, without a program to be found on the machine.
+        "video": ["av>=18,<19"],
         "test": [
+            "av>=18,<19",
             # The official scores, which ours must equal.
             "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",
@@ -126,6 +129,8 @@ setuptools.setup(
             "scikit-learn>=1.6",
             # The test of the wheel builds it in this environment.
             "setuptools>=77",
+            # The messages of TensorFlow Serving's gRPC, which the examples of docs/serving.md are checked with.
+            "tensorflow-serving-api>=2.20,<2.22",
         ],
     },
     cmdclass={"build_py": BuildWithProtos},

@@ -1,6 +1,9 @@
 """A small stand-in for SPTransformer with its methods, and exports of it: the real one takes a
 minute to build and save."""
 
+import importlib.util
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -77,6 +80,16 @@ def make_model(num_classes):
     for layer in (model.convolution, model.classes):
         layer.kernel.assign(generator.normal(size=layer.kernel.shape))
     return model
+
+
+@pytest.fixture(scope="session")
+def NumpyRuntime():
+    """The class of tests/serving/numpy_runtime.py: a model that costs nothing."""
+    path = pathlib.Path(__file__).parent / "numpy_runtime.py"
+    spec = importlib.util.spec_from_file_location("numpy_runtime", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.NumpyRuntime
 
 
 @pytest.fixture(scope="session")

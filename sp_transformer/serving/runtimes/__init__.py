@@ -7,6 +7,7 @@ TensorFlow.
 import importlib
 import pathlib
 
+from sp_transformer.serving.runtimes import run_directory
 from sp_transformer.serving.runtimes.runtime import Runtime
 
 SAVED_MODEL = "saved_model"
@@ -29,15 +30,18 @@ _MODULES = {
 
 
 def open_model(path) -> Runtime:
-    """Opens an export for running it.
+    """Opens a model for running it.
 
     Args:
       path: the folder of an export, or the model's file in it (saved_model.pb, model.onnx, model.tflite,
-        manifest.json).
+        manifest.json); or a training run's model_dir or checkpoint.
 
     Raises:
-      ValueError: if it is no export, or the package that runs its format is missing.
+      ValueError: if it is neither, or the package that runs its format is missing.
     """
+    run = run_directory.find_run(path)
+    if run:
+        return run_directory.RunDirectory(*run)
     folder, model_format = find_model(path)
     module = importlib.import_module(f"{__name__}.{_MODULES[model_format]}")
     return module.open_export(folder)
@@ -61,8 +65,9 @@ def find_model(path) -> tuple[pathlib.Path, str]:
 
 
 _WHAT_IS_TAKEN = (
-    "name a folder that sp_transformer.export wrote, or the model's file in it: "
-    + ", ".join(f"{name} ({model_format})" for model_format, name in MODEL_FILES.items())
+    "name a folder that sp_transformer.export wrote, the model's file in it ("
+    + ", ".join(MODEL_FILES.values())
+    + "), or the model_dir or a checkpoint of a training run"
 )
 
 __all__ = [
