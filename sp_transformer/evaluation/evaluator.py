@@ -9,7 +9,6 @@ import time
 
 import tensorflow as tf
 
-from sp_transformer import environment
 from sp_transformer.config import derived
 from sp_transformer.data import drawing, skipping, sources, storage
 from sp_transformer.evaluation import (
@@ -153,16 +152,7 @@ def evaluate(
         storage.write_file(storage.join(output_dir, CURVES_FILE), picture.encode())
     write_json(storage.join(output_dir, METRICS_FILE), results)
     if report_pictures is not None:
-        report = page.Evaluation(
-            config=config,
-            label_map=label_map,
-            results=results,
-            per_image=per_image,
-            superpixels=measured,
-            pictures=report_pictures,
-            environment=environment.describe(),
-            command=page.command_line(),
-        )
+        report = page.Evaluation(config, label_map, results, per_image, measured, report_pictures)
         storage.write_file(storage.join(output_dir, REPORT_FILE), page.render(report).encode())
     _print_tables(results, measured, label_map)
     if summary_writer is not None:

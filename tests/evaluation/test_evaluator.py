@@ -184,11 +184,11 @@ def test_summaries_hold_scalars_and_as_many_pictures_as_asked(config, inference,
     assert tf.make_ndarray(event.tensor_proto) == pytest.approx(results["miou"])
     assert "iou/class 0" in [tag.replace("_", " ") for tag in tags]
     assert not any("class 3" in tag for tag in tags)
-    # Three panels of 5x7 pixels, magnified by 37, with gaps between them, of images from all over the split.
+    # Three panels of 5x7 pixels, magnified by 73, with gaps between them, of images from all over the split.
     assert pictures == [f"pictures/images/{number}" for number in (0, 1, 2, 4, 5)]
     width, height, png = tf.make_ndarray(events.Tensors(pictures[0])[0].tensor_proto)[:3]
     assert (int(height), int(width)) == tf.io.decode_png(png).shape[:2]
-    assert int(height) == 5 * 37 + 24 and int(width) == 3 * 7 * 37 + 8
+    assert int(height) == 5 * 73 + 24 and int(width) == 3 * 7 * 73 + 8
 
 
 def test_report_is_written_where_it_is_asked_for(config, arrays, inference, tmp_path):
