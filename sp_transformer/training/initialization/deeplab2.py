@@ -66,7 +66,7 @@ def _find_encoder(arrays, stem, prefix, backbone):
         return roots[0]
     if roots:
         raise InitializationError(
-            f"{prefix} holds {len(roots)} encoders, below {', '.join(roots)}; save the one that is meant by itself"
+            f"{prefix} holds {len(roots)} encoders, below {', '.join(sorted(roots))}; save the one that is meant by itself"
         )
     found = sorted({key.split("/")[0] for key in arrays})
     raise InitializationError(
