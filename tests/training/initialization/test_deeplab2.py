@@ -43,7 +43,9 @@ def convnext_arrays(network):
     arrays = {}
     for (stage, block, layer), variables in network.items():
         if block is None:
-            position = ("conv", "norm").index(layer) if stage == 1 else ("norm", "conv").index(layer)
+            position = (
+                ("conv", "norm").index(layer) if stage == 1 else ("norm", "conv").index(layer)
+            )
             parent = f"downsample_layers/{stage - 1}/layer_with_weights-{position}"
         else:
             parent = f"stages/{stage - 1}/layer_with_weights-{block}"
