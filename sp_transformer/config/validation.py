@@ -60,9 +60,7 @@ def _check_backbone(faults, backbone):
         if not is_resnet:
             _check_unused(faults, backbone, field, f"one of {', '.join(registries.RESNETS)}")
     if backbone.name not in registries.CONVNEXTS:
-        _check_unused(
-            faults, backbone, "zero_padding", f"one of {', '.join(registries.CONVNEXTS)}"
-        )
+        _check_unused(faults, backbone, "zero_padding", f"one of {', '.join(registries.CONVNEXTS)}")
     if backbone.name not in registries.BOTTLENECK_RESNETS:
         bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
         _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)

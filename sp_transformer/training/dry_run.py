@@ -23,5 +23,8 @@ def report(config) -> str:
     if config.training.freeze_backbone or config.training.freeze_batch_norm:
         trained = sum(math.prod(v.shape) for v in model.trainable_variables)
         stored = sum(math.prod(v.shape) for v in weights.named_variables(model).values())
-        lines += ["", f"trained: {trained:,} of {stored:,} stored parameters; the others are frozen"]
+        lines += [
+            "",
+            f"trained: {trained:,} of {stored:,} stored parameters; the others are frozen",
+        ]
     return "\n".join(lines)

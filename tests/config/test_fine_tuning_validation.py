@@ -22,7 +22,9 @@ BROKEN = {
     (
         TORCHVISION,
         "model { backbone { stem_max_pool: true batch_norm_epsilon: 1e-5 } }",
-    ): ["with model.backbone input_normalization: MINUS_ONE_TO_ONE; set model { backbone { input_nor"],
+    ): [
+        "with model.backbone input_normalization: MINUS_ONE_TO_ONE; set model { backbone { input_nor"
+    ],
     ("training { initialization { kind: KERAS_APPLICATIONS } }",): [
         "conv_bias: true batch_norm_epsilon: 1.001e-05 input_normalization: CAFFE"
     ],
@@ -31,7 +33,10 @@ BROKEN = {
         "KERAS_CV has no weights for model.backbone.name resnet50",
         'keras_cv\'s own form of it is "keras_cv/resnet50"',
     ],
-    (TORCHVISION, 'model { backbone { name: "convnext_xlarge" } }'): ["has no weights for", "xlarge"],
+    (TORCHVISION, 'model { backbone { name: "convnext_xlarge" } }'): [
+        "has no weights for",
+        "xlarge",
+    ],
     ('training { initialization { path: "a" } }',): ["is set but not training.initialization.kind"],
     ("training { initialization { kind: DEEPLAB2 part: WHOLE_MODEL } }",): [
         "part WHOLE_MODEL is for kind CHECKPOINT, as DEEPLAB2 holds a backbone only"

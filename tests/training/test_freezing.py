@@ -63,7 +63,9 @@ def test_no_operation_of_a_frozen_backbone_has_a_gradient(tiny_run):
         @tf.function
         def gradients(images):
             with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(model.cell_semantic_logits(model.features(images, training=True)))
+                loss = tf.reduce_sum(
+                    model.cell_semantic_logits(model.features(images, training=True))
+                )
             return tape.gradient(loss, [v.value for v in model.trainable_variables])
 
         graph = gradients.get_concrete_function(tf.TensorSpec([1, 64, 96, 3])).graph

@@ -57,7 +57,9 @@ def create_backbone(
     if endpoint_strides is None:
         endpoint_strides = default_endpoint_strides(name)
     if zero_padding and name not in convnext.NAMES:
-        raise ValueError(f"backbone {name} has no option zero_padding; it is for ConvNeXt, unset it")
+        raise ValueError(
+            f"backbone {name} has no option zero_padding; it is for ConvNeXt, unset it"
+        )
     if name in resnet.NAMES:
         return resnet.ResNet(
             architecture=name,

@@ -47,7 +47,7 @@ def check(config) -> None:
     if not options.path:
         raise InitializationError(
             "training.initialization.path is not set; give the file by --override 'training { initialization "
-            "{ path: \"/path\" } }'"
+            '{ path: "/path" } }\''
         )
     if options.kind in (_OPTIONS.CHECKPOINT, _OPTIONS.DEEPLAB2):
         checkpoint_arrays.find(options.path)

@@ -11,7 +11,10 @@ from sp_transformer.training.initialization import backbone_names, checkpoint_ar
 from sp_transformer.training.initialization.errors import InitializationError
 from sp_transformer.training.initialization.matching import Key, Source, flattened, permuted
 
-_RESNET_STEM, _CONVNEXT_STEM = "_stem/_conv/kernel", "downsample_layers/0/layer_with_weights-0/kernel"
+_RESNET_STEM, _CONVNEXT_STEM = (
+    "_stem/_conv/kernel",
+    "downsample_layers/0/layer_with_weights-0/kernel",
+)
 _RESNET_CONVS = ("_shortcut", "_conv1_bn_act", "_conv2_bn_act", "_conv3_bn")
 _CONVNEXT_LAYERS = {
     "depthwise": "depthwise_conv",
@@ -63,12 +66,12 @@ def _find_encoder(arrays, stem, prefix, backbone):
         return roots[0]
     if roots:
         raise InitializationError(
-            f"{prefix} holds {len(roots)} encoders, below {', '.join(sorted(roots))}; save the one that is meant by itself"
+            f"{prefix} holds {len(roots)} encoders, below {', '.join(sorted(roots))}; save the one that is meant alone"
         )
     found = sorted({key.split("/")[0] for key in arrays})
     raise InitializationError(
         f"{prefix} holds no encoder {backbone} of DeepLab2: no variable ends with {stem}; at its root are "
-        f"{', '.join(found[:8])}. Give a checkpoint of that encoder, or set model.backbone.name to the encoder that it holds"
+        f"{', '.join(found[:8])}; give another checkpoint, or set model.backbone.name to the encoder in it"
     )
 
 
@@ -94,5 +97,3 @@ def _convnext_key(name):
     convert = permuted(0, 1, 3, 2) if (layer, variable) == ("depthwise", "kernel") else None
     key = Key(f"{parent}/{_CONVNEXT_LAYERS[layer]}/{variable}")
     return key._replace(convert=convert) if convert else key
-
-

@@ -88,7 +88,9 @@ def read_state_dict(path) -> Mapping[str, np.ndarray]:
         elif content.startswith(_LEGACY_START):
             value, read_storage = _open_legacy(content)
         else:
-            raise _FormatError("it is neither a zip archive nor a pickle of PyTorch, or is truncated")
+            raise _FormatError(
+                "it is neither a zip archive nor a pickle of PyTorch, or is truncated"
+            )
         return _Arrays(path, _state_dict(value), read_storage)
     except _FormatError as error:
         raise _unreadable(path, error) from error
@@ -117,8 +119,8 @@ class _Arrays(Mapping):
 
 def _unreadable(path, error):
     return InitializationError(
-        f"{path} cannot be read as a state dict of PyTorch: {error}; give a file that torch.save(model.state_dict(), FILE) "
-        "has written"
+        f"{path} cannot be read as a state dict of PyTorch: {error}; give a file that torch.save(model.state_dict(), "
+        "FILE) has written"
     )
 
 
@@ -151,7 +153,9 @@ class _Unpickler(pickle.Unpickler):
             raise _FormatError(f"it holds a {kind!r} of an unknown form, not only tensors")
         dtype, key, _, count, *view = fields
         if view and view[0] is not None:
-            raise _FormatError("it holds a view of a storage, as only very old versions of PyTorch wrote it")
+            raise _FormatError(
+                "it holds a view of a storage, as only very old versions of PyTorch wrote it"
+            )
         if not isinstance(count, int) or count < 0:
             raise _FormatError(f"a storage has {count} elements")
         return self.storages.setdefault(str(key), _Storage(str(key), dtype, count))
@@ -178,7 +182,9 @@ def _load(file):
         raise
     except Exception as error:
         # A damaged pickle raises whatever its opcodes happen to do.
-        raise _FormatError(f"it is truncated or corrupt ({type(error).__name__}: {error})") from error
+        raise _FormatError(
+            f"it is truncated or corrupt ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _open_archive(content):

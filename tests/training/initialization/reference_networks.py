@@ -104,7 +104,9 @@ def random_convnext(name, seed=1):
     def linear(*shape, fan_in):
         return {
             "kernel": rng.normal(0, np.sqrt(1 / fan_in), shape).astype(np.float32),
-            "bias": rng.normal(0, 0.2, shape[-1] if shape[-1] > 1 else shape[-2]).astype(np.float32),
+            "bias": rng.normal(0, 0.2, shape[-1] if shape[-1] > 1 else shape[-2]).astype(
+                np.float32
+            ),
         }
 
     network, before = {}, 3

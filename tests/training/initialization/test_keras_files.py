@@ -124,7 +124,9 @@ def test_files_of_other_kinds_and_networks(tmp_path, initialized):
         load(other)
     small = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     small.save_weights(tmp_path / "small.weights.h5")
-    with pytest.raises(InitializationError, match=r"holds 2 arrays.*318 \(ResNet50 without its head\)"):
+    with pytest.raises(
+        InitializationError, match=r"holds 2 arrays.*318 \(ResNet50 without its head\)"
+    ):
         load(tmp_path / "small.weights.h5")
     torn = tmp_path / "torn.h5"
     torn.write_bytes((tmp_path / "small.weights.h5").read_bytes()[:900])

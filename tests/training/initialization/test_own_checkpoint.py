@@ -102,7 +102,7 @@ def test_what_is_no_run_is_refused(start, tmp_path):
     prefix = tf.train.Checkpoint(a=tf.Variable(1.0)).write(str(tmp_path / "ckpt-1"))
     with pytest.raises(InitializationError, match="no checkpoint of a training run"):
         start(path=prefix)
-    with pytest.raises(InitializationError, match="skip \"decoder\" begins no variable"):
+    with pytest.raises(InitializationError, match='skip "decoder" begins no variable'):
         start('part: WHOLE_MODEL skip: "decoder"')
 
 

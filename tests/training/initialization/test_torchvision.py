@@ -40,7 +40,9 @@ def convnext_state_dict(network):
     arrays = {"classifier.2.bias": np.zeros(10, np.float32)}
     for (stage, block, layer), variables in network.items():
         if block is None:
-            position = ("conv", "norm").index(layer) if stage == 1 else ("norm", "conv").index(layer)
+            position = (
+                ("conv", "norm").index(layer) if stage == 1 else ("norm", "conv").index(layer)
+            )
             parent = f"features.{2 * stage - 2}.{position}"
         elif layer == "layer_scale":
             parent = f"features.{2 * stage - 1}.{block}.layer_scale"
