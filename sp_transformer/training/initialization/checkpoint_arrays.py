@@ -49,8 +49,8 @@ class CheckpointArrays(Mapping):
             return read()
         except weights.TORN_ERRORS as error:
             raise InitializationError(
-                f"{self._prefix} cannot be read, it is truncated or corrupt: {str(error).splitlines()[0]}; take another "
-                "checkpoint, or copy its files again"
+                f"{self._prefix} cannot be read, it is truncated or corrupt: {str(error).splitlines()[0]}; take "
+                "another checkpoint, or copy its files again"
             ) from error
 
 
@@ -68,8 +68,8 @@ def find(path) -> str:
         if saved:
             return saved[-1][1]
         raise InitializationError(
-            f"training.initialization.path {path} is a folder without checkpoints, files ckpt-STEP.index; give the prefix of "
-            "a checkpoint"
+            f"training.initialization.path {path} is a folder without checkpoints, files ckpt-STEP.index; give the "
+            "prefix of a checkpoint"
         )
     raise InitializationError(
         f"training.initialization.path {path} is no checkpoint: there is no such folder, and no file "
