@@ -59,11 +59,11 @@ def measure(target, cases, replicas=1, task=None, ports=()):
 
 def sgd(strategy):
     """The stand-in model under plain SGD with clipping, in which rounding stays rounding."""
-    import keras
+    import conftest
 
     config = _tiny_config()
     config.training.gradient_clip_norm = 0.5
-    return _tiny(config, strategy, lambda model: _built(keras.optimizers.SGD(0.1), model))
+    return _tiny(config, strategy, lambda model: _built(conftest.SGD(0.1), model))
 
 
 def adamw(strategy):
@@ -77,7 +77,7 @@ def adamw(strategy):
 
 def sp_transformer(strategy, changes=""):
     """The real model on the real input pipeline, under SGD."""
-    import keras
+    import conftest
     from google.protobuf import text_format
 
     import sp_transformer as spt
@@ -91,7 +91,7 @@ def sp_transformer(strategy, changes=""):
         config,
         strategy,
         lambda: spt.build_model(config),
-        lambda model: _built(keras.optimizers.SGD(0.1), model),
+        lambda model: _built(conftest.SGD(0.1), model),
         lambda context: pipeline.train_dataset(config, source, 0, context),
     )
 
