@@ -30,7 +30,7 @@ class SummedGradients:
     """Mixin of Keras optimizers: `apply` takes gradients that are already summed over the replicas.
 
     Keras would sum them itself, and clip each replica's part before it does. It would also visit every replica anew for
-    every variable, which takes minutes to trace; here all variables are updated in one visit.
+    every variable; here all variables are updated in one visit.
     """
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
