@@ -18,6 +18,7 @@ from sp_transformer.data import pipeline, skipping, sources, start_check
 from sp_transformer.model import builder, weights
 from sp_transformer.training import (
     averages,
+    batch,
     checkpoints,
     distribution,
     files,
@@ -100,10 +101,8 @@ def train(config, model_dir, strategy=None, after_save=None):
     """
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    settled = distribution.settle(config, replicas)
-    distribution.check_strategy(settled.training, strategy)
-    batch = distribution.describe(config, settled, replicas)
-    config = settled
+    given, config = config, batch.settle(config, replicas)
+    distribution.check_strategy(config.training, strategy)
     source = sources.create_source(config.data, config.data.train_split)
     saved = weights.list_checkpoints(model_dir)
     # Before the model is built: a fault of the data, or of the weights' path, should cost seconds.
@@ -125,7 +124,7 @@ def train(config, model_dir, strategy=None, after_save=None):
     )
     try:
         if run.is_chief:
-            print(batch, flush=True)
+            print(batch.describe(given, config, replicas), flush=True)
         return run.train(after_save)
     finally:
         if run.is_chief:
@@ -386,8 +385,8 @@ class TrainingRun:
         """The examples to draw: those given, or else the first ones that the run trained on."""
         examples = self._make_examples() if self._make_examples is not None else None
         if examples is None:
-            batch = next(iter(self._make_dataset(0).take(1)))
-            examples = reporting.examples_of_batch(batch, self._config.evaluation.pictures)
+            first = next(iter(self._make_dataset(0).take(1)))
+            examples = reporting.examples_of_batch(first, self._config.evaluation.pictures)
         return examples
 
     def _save(self):

@@ -93,6 +93,12 @@ def test_adamw_and_averages_equal_one_device(measured, name):
 def test_the_real_model_on_its_input_pipeline_equals_one_device(measured):
     check_equal(measured["1"], measured["2"], "sp_transformer", SGD_TOLERANCE)
     assert any("moving_variance" in name for name in measured["1"])
+    # Three images on two replicas: one of them has nothing to do in the end.
+    for score in ("confusion_matrix", "miou"):
+        np.testing.assert_array_equal(
+            measured["2"][f"sp_transformer/{score}"], measured["1"][f"sp_transformer/{score}"]
+        )
+    assert measured["1"]["sp_transformer/miou"] > 0
 
 
 def test_two_workers_end_with_the_same_bits(measured):
