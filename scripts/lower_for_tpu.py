@@ -201,13 +201,15 @@ def histogram(hlo: str) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def lower_config(path, precisions, programs, cores, platform) -> list[dict]:
+def lower_config(path, overrides, precisions, programs, cores, platform) -> list[dict]:
     """Lowers the programs of one config, at its own size, with the images that one of `cores` cores gets."""
     rows = []
     for precision in precisions:
-        config = spt.load_config(path)
+        config = spt.load_config(path, overrides=overrides)
         config.training.batch_size = max(1, config.training.batch_size // cores)
         config.training.precision = training_pb2.TrainingOptions.Precision.Value(precision.upper())
+        # As on a TPU, where XLA compiles whatever runs.
+        config.training.jit_compile = True
         # One seed: the same report whenever it is made.
         keras.utils.set_random_seed(0)
         model = builder.build_model(config)
@@ -217,6 +219,7 @@ def lower_config(path, precisions, programs, cores, platform) -> list[dict]:
             rows.append(
                 {
                     "config": "/".join(path.parts[-2:]),
+                    "overrides": list(overrides),
                     "precision": precision,
                     "program": name,
                     "images": [config.training.batch_size, height, width, 3],
@@ -242,6 +245,7 @@ def format_row(row) -> str:
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config_file", action="append", help="default: all of configs/; repeat")
+    parser.add_argument("--override", action="append", default=[], help="textproto; repeat")
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="comma-separated")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="comma-separated")
@@ -259,7 +263,7 @@ def main(arguments=None) -> int:
     for path in paths:
         # A process a config: TensorFlow keeps what it has traced, some GiB of a large model.
         with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            arguments = (path, precisions, programs, flags.cores, flags.platform)
+            arguments = (path, flags.override, precisions, programs, flags.cores, flags.platform)
             rows += pool.submit(lower_config, *arguments).result()
         if flags.json:
             report = {"environment": _environment(), "platform": flags.platform, "rows": rows}

@@ -1,7 +1,6 @@
-"""Takes a real training step of configs at their own size: the memory it needed, beside what a dry run estimates.
+"""Takes a real training step of configs at their own size and says what memory it needed.
 
-Example:
-  python scripts/measure_training_memory.py --config_file configs/cityscapes/resnet50.textproto --json memory.json
+Example: python scripts/measure_training_memory.py --config_file configs/cityscapes/resnet50.textproto --json mem.json
 
 Each config is measured in a process of its own: one step unmeasured, then one measured, on random images. From the
 peak follows the batch that an accelerator holds, by the rule in RULES. docs/memory.md has the numbers.
