@@ -20,28 +20,30 @@ def config_of(tiny_run, path, more=""):
     )
 
 
-def test_a_new_run_starts_from_them_and_a_resumed_one_does_not(tiny_run, tmp_path, capsys):
-    source = tmp_path / "source"
-    source.mkdir()
-    for file in tiny_run.model_dir.iterdir():
-        (source / file.name).write_bytes(file.read_bytes())
-    config = config_of(tiny_run, source)
-    loop.train(config, tmp_path / "run")
-    assert "initialized from the backbone in" in capsys.readouterr().out
-    report = (tmp_path / "run" / initialization.REPORT_FILE).read_text()
-    # All names, not the first few.
-    assert "    backbone/stem/conv/kernel\n" in report and "... and" not in report
-    trained = spt.build_model(config)
-    weights.restore_model(trained, tmp_path / "run")
-    before = weights.named_variables(tiny_run.inference.model)
-    for name, variable in weights.named_variables(trained).items():
-        if name.startswith("backbone/"):
-            np.testing.assert_array_equal(variable, before[name], err_msg=name)
-    for file in source.iterdir():
-        file.unlink()
-    config = config_of(tiny_run, tmp_path / "elsewhere")
+def test_a_new_run_starts_from_them_and_a_resumed_one_does_not(config, make_run, tmp_path, capsys):
+    source, model_dir = tmp_path / "source", tmp_path / "run"
     config.training.steps = 2
-    assert loop.train(config, tmp_path / "run").steps == 2
+    first = make_run(source)
+    first.train()
+    trained = {k: np.array(v) for k, v in weights.named_variables(first.model).items()}
+    options = config.training.initialization
+    options.kind, options.path = options.CHECKPOINT, str(source)
+    config.training.freeze_backbone = True
+    capsys.readouterr()
+    run = make_run(model_dir)
+    assert "initialized from the backbone in" in capsys.readouterr().out
+    report = (model_dir / initialization.REPORT_FILE).read_text()
+    # All names, not the first few.
+    assert "    backbone/norm/moving_variance\n" in report and "... and" not in report
+    run.train()
+    for name, variable in weights.named_variables(run.model).items():
+        same = np.array_equal(variable, trained[name])
+        assert same == name.startswith("backbone/"), name
+    for file in source.rglob("ckpt-*"):
+        file.unlink()
+    options.path = "/nowhere"
+    config.training.steps = 4
+    assert make_run(model_dir).train().steps == 4
     assert "initialized" not in capsys.readouterr().out
 
 

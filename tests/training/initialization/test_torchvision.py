@@ -73,8 +73,7 @@ def test_resnet(tmp_path, initialized, references, torch_files, images, name, fo
     model, report = initialized(name, text, RESNET, strides="2, 4, 8, 16, 32")
     depths = references.RESNET_DEPTHS[name]
     expected = references.resnet(network, normalized(images), depths, pooled=True, epsilon=1e-5)
-    inputs, _ = model.prepare(images)
-    endpoints = model.backbone(inputs, training=False)
+    endpoints = model(images, training=False)
     assert sorted(endpoints) == [2, 4, 8, 16, 32]
     for stride, features in endpoints.items():
         assert 0.3 < np.std(expected[stride]) < 10
@@ -90,8 +89,7 @@ def test_convnext(tmp_path, initialized, references, torch_files, images):
     text = f'kind: TORCHVISION path: "{tmp_path / "net.pth"}"'
     model, report = initialized("convnext_tiny", text, CONVNEXT, strides="4, 8, 16, 32")
     expected = references.convnext(network, normalized(images))
-    inputs, _ = model.prepare(images)
-    for stride, features in model.backbone(inputs, training=False).items():
+    for stride, features in model(images, training=False).items():
         assert np.std(expected[stride]) > 0.3
         np.testing.assert_allclose(features, expected[stride], atol=1e-4)
     assert report.unused == ("classifier.2.bias",) and report.fits
