@@ -89,7 +89,8 @@ def evaluate(
     by_mode = {mode: scores.SegmentationScores(label_map, options) for mode in predictor.modes}
     first_mode = predictor.modes[0]
     expected = min(len(source), options.max_images or len(source))
-    drawn = set(drawing.evenly_spaced(expected, options.pictures))
+    # Where only counts leave the device there is nothing to draw.
+    drawn = set(drawing.evenly_spaced(expected, 0 if predictor.counts else options.pictures))
     report_pictures = None
     if options.report.enabled:
         report_pictures = pictures.ReportPictures(label_map, expected, options.report)
@@ -100,10 +101,10 @@ def evaluate(
         config, source, predictor, skipped, max_images=options.max_images
     ):
         try:
-            of_image = {
-                mode: total.update(example.label, example.predictions[mode])
-                for mode, total in by_mode.items()
-            }
+            of_image = {}
+            for mode, total in by_mode.items():
+                add = total.add_counts if predictor.counts else total.update
+                of_image[mode] = add(example.label, example.predictions[mode])
         except ValueError as error:
             raise ValueError(
                 f"image {example.name!r} of split {config.data.eval_split!r}: {error}"

