@@ -49,6 +49,15 @@ _CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 # `f32[<=8,3]`: a dimension that is known at run time only.
 _DYNAMIC = re.compile(r"\[[^\]]*<=\d+[^\]]*\]")
 _ERROR_LETTERS = 600
+# Where TensorFlow's message comes to the point, behind the stack of where the op was made.
+_POINT = re.compile(r"Detected unsupported operations.*", re.DOTALL)
+
+
+def _told(failure):
+    """The point of an exception's message, in one line."""
+    text = f"{type(failure).__name__}: {failure}"
+    point = _POINT.search(text)
+    return " ".join((point[0] if point else text).split())[:_ERROR_LETTERS]
 
 
 def published_configs() -> list[pathlib.Path]:
@@ -181,7 +190,7 @@ def lower(function, specs, platform) -> dict:
         text = generator(stage="hlo", platform_name=platform)
     except Exception as failure:
         # A config that does not lower is what is looked for, and no reason to lose the others.
-        error = " ".join(f"{type(failure).__name__}: {failure}".split())[-_ERROR_LETTERS:]
+        error = _told(failure)
     return {
         "seconds": round(time.monotonic() - start, 1),
         "error": error,

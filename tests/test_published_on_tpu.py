@@ -103,7 +103,7 @@ def trace_evaluation(config, model):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_everything_behind_the_backbone_is_static(name, static_graph, monkeypatch):
     monkeypatch.setattr(
-        builder, "_build_backbone", lambda options, endpoint_strides: Endpoints(endpoint_strides)
+        builder, "build_backbone", lambda config: Endpoints(derived.endpoint_strides(config))
     )
     config = load(name)
     model = builder.build_model(config)
@@ -115,7 +115,7 @@ def test_everything_behind_the_backbone_is_static(name, static_graph, monkeypatc
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "resnet50.textproto" in name])
 def test_evaluation_is_static(name, static_graph, monkeypatch):
     monkeypatch.setattr(
-        builder, "_build_backbone", lambda options, endpoint_strides: Endpoints(endpoint_strides)
+        builder, "build_backbone", lambda config: Endpoints(derived.endpoint_strides(config))
     )
     config = load(name)
     model = builder.build_model(config)

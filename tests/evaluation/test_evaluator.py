@@ -153,7 +153,7 @@ def test_counting_on_the_device_finds_labels_that_are_no_class(config, inference
     options.boundary_iou_width, options.count_on_device = 0, True
     options.static_height, options.static_width = 9, 8
     del config.data.label_map.classes[2:]
-    with pytest.raises(ValueError, match="label 2 is not one of the 2 classes"):
+    with pytest.raises(ValueError, match="id 2, which .*neither one of the 2 classes"):
         evaluate(config, tmp_path, inference)
 
 
