@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sp_transformer.evaluation import device_counts, metrics
-
-SPECS = [tf.TensorSpec((3, 37, 53), tf.int32)] * 2
+from sp_transformer.config.label_map import LabelMap
+from sp_transformer.evaluation import device_counts, metrics, scores
+from sp_transformer.protos import evaluation_pb2
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -31,3 +31,13 @@ def test_counts_more_than_float32_could():
     labels = tf.zeros((1, 4100, 4100), tf.int32)
     assert device_counts.pair_counts(labels, labels, 2, 255).numpy()[0, 0, 0] == 4100**2
     assert np.float32(4100**2 + 1) == 4100**2
+
+
+def test_labels_that_are_no_class_are_not_counted_as_others():
+    label_map = LabelMap(names=("road", "sky"), colors=((0, 0, 0), (1, 1, 1)), ignore_label=255)
+    total = scores.SegmentationScores(label_map, evaluation_pb2.EvaluationOptions())
+    label = np.array([[0, 2]], np.int32)
+    counts = device_counts.pair_counts(label[None], np.zeros((1, 1, 2), np.int32), 2, 255)[0]
+    with pytest.raises(ValueError, match="label 2 is not one of the 2 classes"):
+        total.add_counts(label, counts.numpy())
+    assert total.confusion.num_pixels == 0
