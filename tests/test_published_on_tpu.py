@@ -177,7 +177,7 @@ def test_the_check_passes_what_a_tpu_can_do(static_graph):
 
 # One config for each thing that changes the step: ResNet and ConvNeXt, projections, widths.
 SMALL = """
-model { channels: 32 tokenizer { position_embedding_stride: 0 } classifier { layers: 1 } }
+model { channels: 32 classifier { layers: 1 } }
 data { crop_height: 128 crop_width: 128 resize_longer_side: 0 }
 """
 
