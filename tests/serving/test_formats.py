@@ -14,8 +14,8 @@ from sp_transformer.serving import export, export_options, runtimes, stablehlo_o
 HERE = pathlib.Path(__file__).parent
 # Packages that write and run the format, the script that runs it alone, and what that takes in the export.
 FORMATS = {
-    "onnx": (("tf2onnx", "onnx", "onnxruntime"), "plain_onnxruntime.py", "model.onnx"),
-    "litert": (("ai_edge_litert",), "plain_litert.py", "model.tflite"),
+    "onnx": (("tf2onnx", "onnx", "onnxruntime"), "plain_runtime.py", "model.onnx"),
+    "litert": (("ai_edge_litert",), "plain_runtime.py", "model.tflite"),
     "stablehlo": (("jax",), "plain_jax.py", "."),
 }
 SIZE = (33, 38)
