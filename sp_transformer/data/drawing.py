@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 4  # Pixels between pictures that are set side by side.
+IGNORED = (0, 0, 0)  # The colour of pixels of no class.
 _PIXELS_PER_LINE_WIDTH = 1000  # Longer sides than this get wider lines, to survive downscaling.
 
 
@@ -27,7 +28,7 @@ def colorize(labels: np.ndarray, label_map) -> np.ndarray:
       uint8 [Y, X, 3]; whatever is no class (the ignored pixels) is black.
     """
     labels = np.asarray(labels)
-    colors = np.concatenate([label_map.colors, np.zeros((1, 3), np.uint8)]).astype(np.uint8)
+    colors = np.concatenate([label_map.colors, [IGNORED]]).astype(np.uint8)
     is_class = (labels >= 0) & (labels < len(label_map.colors))
     return colors[np.where(is_class, labels, len(label_map.colors))]
 
@@ -126,17 +127,20 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return [index * total // count for index in range(count)]
 
 
-def legend(label_map, columns: int = 1) -> np.ndarray:
+def legend(label_map, columns: int = 1, with_ignored: bool = False) -> np.ndarray:
     """Draws a swatch and the name of every class, in the order of the train ids, on white.
 
     Args:
       label_map: a LabelMap.
       columns: number of columns, filled from top to bottom.
+      with_ignored: whether the black of ignored pixels follows the classes.
 
     Returns:
       uint8 [Y, X, 3].
     """
-    return color_key(label_map.names, label_map.colors, columns)
+    ignored = [("ignored", IGNORED)] if with_ignored else []
+    entries = [*zip(label_map.names, label_map.colors, strict=True), *ignored]
+    return color_key([name for name, _ in entries], [color for _, color in entries], columns)
 
 
 def color_key(names: Sequence[str], colors, columns: int = 1, text_size: int = 12) -> np.ndarray:
