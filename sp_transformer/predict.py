@@ -46,9 +46,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "ground_truth",
         None,
-        "The label file of the image, or a folder of label files, NAME.png for image NAME, in the input's subfolders; of "
-        "video NAME in folder NAME, their names ending in the number of the frame from 0. Their ids become train ids as in "
-        "evaluation, and outputs panel and errors show them.",
+        "The label file of the image, or a folder of label files: NAME.png of image NAME, in the subfolders of the "
+        "input; of video NAME in folder NAME, each file's name ending in the number of its frame, from 0. Ids become "
+        "train ids as in evaluation. Outputs panel and errors show them.",
         flag_values=values,
     )
     flags.DEFINE_bool(

@@ -1,7 +1,7 @@
 """Label files that go with what is predicted: which belongs to which image or frame, and what their ids mean.
 
-A label of image NAME is called NAME.png, or as Cityscapes calls it, and lies below the folder of labels where the image's
-results lie below the output folder. Importing this imports no TensorFlow.
+A label of image NAME is called NAME.png, or as Cityscapes calls it, and lies below the folder of labels where the
+image's results lie below the output folder. Importing this imports no TensorFlow.
 
 Shapes: Y, X are the height and width of one image in pixels.
 """
@@ -76,7 +76,7 @@ def _find_below(path, sources, output_dir):
             found[source] = label
     if not found:
         raise ValueError(
-            f"ground truth {str(path)!r} holds no label of the {len(sources)} inputs; that of "
+            f"ground truth {str(path)!r} holds no label that fits an input; that of "
             f"{str(sources[0].path)!r} is looked for as {_expected(path, sources[0], output_dir)}"
         )
     return found
@@ -149,8 +149,10 @@ class GroundTruth:
 
 
 class FrameLabels:
-    """The labels of one video's frames. Frames without a readable one count as ignored throughout, so that all frames of
-    a picture's video show the same things."""
+    """The labels of one video's frames, in order.
+
+    A frame without a readable one is ignored as a whole, so that all frames of a video show the same things.
+    """
 
     def __init__(self, ground_truth, files, path):
         self._ground_truth = ground_truth
@@ -181,8 +183,8 @@ class FrameLabels:
             return self._faults[0] + (f"; and {others} more of its labels" if others else "")
         if self._num_read == 0:
             return (
-                f"none of its {self._num_frames} frames, which are numbered from 0, has a label: they are those of frames "
-                f"{min(self._files)} to {max(self._files)}"
+                f"none of its {self._num_frames} frames, which are numbered from 0, has a label: the labels are those "
+                f"of frames {min(self._files)} to {max(self._files)}"
             )
         return None
 
@@ -195,8 +197,8 @@ def _only_image(path, sources):
         )
     if sources[0].kind == inputs.VIDEO:
         raise ValueError(
-            f"ground truth {str(path)!r} is one file, and {str(sources[0].path)!r} a video; name a folder of label files "
-            "that end in the numbers of their frames, from 0"
+            f"ground truth {str(path)!r} is one file, and {str(sources[0].path)!r} a video; name a folder of label "
+            "files whose names end in the numbers of their frames, from 0"
         )
     return sources[0]
 

@@ -70,7 +70,8 @@ class PredictSummary:
       without_truth: (input, reason) of those that were predicted, but not drawn beside their ground truth.
       frames: number of frames of videos and cameras that were predicted.
       seconds: wall time from the first image to the last, loading the model left out.
-      exit_code: 0 if nothing failed or was left without its ground truth, 1 if something was, 128 and the signal's number after a signal.
+      exit_code: 0; 1 if something failed or was left without its ground truth; 128 and the signal's number after a
+        signal.
     """
 
     predicted: list[pathlib.Path] = dataclasses.field(default_factory=list)
@@ -141,9 +142,7 @@ def predict(
             if source.kind != inputs_lib.IMAGE and interrupted.signal is None:
                 run.video(source)
     summary.seconds = time.monotonic() - start
-    summary.exit_code = interrupted.exit_code or int(
-        bool(summary.failed or summary.without_truth)
-    )
+    summary.exit_code = interrupted.exit_code or int(bool(summary.failed or summary.without_truth))
     if not summary.predicted and not summary.frames and interrupted.signal is None:
         listing = "\n".join(f"  {path}: {reason}" for path, reason in summary.failed)
         raise ValueError(f"none of the {len(summary.failed)} inputs could be predicted:\n{listing}")
