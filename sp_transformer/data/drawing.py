@@ -67,7 +67,11 @@ def superpixel_boundaries(ids: np.ndarray) -> np.ndarray:
 
 
 def draw_boundaries(
-    image: np.ndarray, ids: np.ndarray, color=(255, 255, 0), outline=(0, 0, 0)
+    image: np.ndarray,
+    ids: np.ndarray,
+    color=(255, 255, 0),
+    outline=(0, 0, 0),
+    outline_alpha: float = 1.0,
 ) -> np.ndarray:
     """Draws the outlines of superpixels over an image, light between dark, so that they show on any ground.
 
@@ -79,6 +83,7 @@ def draw_boundaries(
       ids: integer [Y, X].
       color: RGB of the lines.
       outline: RGB of what runs along them; None for nothing.
+      outline_alpha: weight of `outline`, 0 to 1: below 1, what lies under it is seen.
 
     Returns:
       uint8 [Y, X, 3], a new array.
@@ -98,7 +103,7 @@ def draw_boundaries(
         around = boundaries
         for step in range(2 * max(1, width // 2)):
             around = _widened(around, towards_end=step % 2 == 1)
-        image[around] = outline
+        image[around] = blend(image[around], outline, outline_alpha)
     image[boundaries] = color
     return image
 

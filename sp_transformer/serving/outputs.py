@@ -28,7 +28,14 @@ def _overlay(prediction, label_map):
 
 
 def _superpixels(prediction, _):
-    return drawing.draw_boundaries(prediction.image, prediction.superpixels, _BOUNDARY_COLOR)
+    # Opaque, dark lines as wide as the light ones would leave little to be seen of a small image.
+    is_small = max(prediction.image.shape) < panels.MIN_SIDE
+    return drawing.draw_boundaries(
+        prediction.image,
+        prediction.superpixels,
+        _BOUNDARY_COLOR,
+        outline_alpha=0.5 if is_small else 1.0,
+    )
 
 
 def _panel(prediction, label_map):
