@@ -37,9 +37,9 @@ python -m sp_transformer.export --config_file "$config" --model_dir "$run/model"
 
 step "Predicting held-out streets with the exported model"
 python "$root/scripts/write_examples.py" --config_file "$config" --output_dir "$run/streets" \
-  --count 8 "$@"
+  --labels_dir "$run/labels" --count 8 "$@"
 python -m sp_transformer.predict --model "$run/export" --input "$run/streets" \
-  --output_dir "$run/predictions"
+  --ground_truth "$run/labels" --output_dir "$run/predictions"
 
 python - "$run" <<'PYTHON'
 import json

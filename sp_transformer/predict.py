@@ -3,6 +3,7 @@
 Examples:
   python -m sp_transformer.predict --model exports/streets --input 'photos/**/*.jpg' --output_dir predictions
   python -m sp_transformer.predict --model exports/streets --input drive.mp4 --output_dir predictions
+  python -m sp_transformer.predict --model exports/streets --input photos --ground_truth labels --output_dir predictions
   python -m sp_transformer.predict --model exports/streets --input camera:0 --max_frames 300 --output_dir predictions
 """
 
@@ -37,8 +38,17 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "outputs",
-        list(outputs.DEFAULT),
-        f"What is written of each image or frame, of {', '.join(outputs.NAMES)}; json is the table of superpixels.",
+        None,
+        f"What is written of each image or frame, of {', '.join(outputs.NAMES)}; json is the table of superpixels. "
+        f"Default: {','.join(outputs.DEFAULT)}, and with --ground_truth {','.join(outputs.OF_TRUTH)} too.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "ground_truth",
+        None,
+        "The label file of the image, or a folder of label files: NAME.png of image NAME, in the subfolders of the "
+        "input; of video NAME in folder NAME, each file's name ending in the number of its frame, from 0. Ids become "
+        "train ids as in evaluation. Outputs panel and errors show them.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -86,7 +96,8 @@ def main(values: flags.FlagValues) -> int:
     from sp_transformer.serving import predict
 
     options = predict.PredictOptions(
-        outputs=tuple(values.outputs),
+        outputs=values.outputs,
+        ground_truth=values.ground_truth,
         resize=values.resize,
         max_megapixels=values.max_megapixels,
         max_frames=values.max_frames,

@@ -34,7 +34,7 @@ def model(tmp_path_factory):
     classes = [{"name": "dark", "color": "#000000"}, {"name": "bright", "color": "#ffff00"}]
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / "label_map.json").write_text(
-        json.dumps({"classes": classes, "ignore_label": 255})
+        json.dumps({"classes": classes, "ignore_label": 255, "id_map": {}})
     )
     (folder / "assets.extra" / "version.json").write_text(json.dumps({"sp_transformer": "0.1.0"}))
     return folder
@@ -135,6 +135,20 @@ def test_a_signal_ends_the_run_with_whole_files_only(model, tmp_path, number, co
         for ending in ("labels.png", "overlay.png", "superpixels.png"):
             Image.open(out / name.replace("superpixels.json", ending)).load()
     assert len(written) == 4 * len(done) + 1
+
+
+def test_ground_truth_is_drawn_beside_the_prediction(model, photos, tmp_path, capsys):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(labels / "good.png")
+    arguments = (f"--model={model}", f"--input={photos}", f"--output_dir={tmp_path / 'out'}")
+    assert predict.main(parse(*arguments, f"--ground_truth={labels}")) == 0
+    assert (tmp_path / "out" / "good_panel.png").exists()
+    assert (tmp_path / "out" / "good_errors.png").exists()
+    Image.fromarray(np.full((5, 7), 9, np.uint8)).save(labels / "good.png")
+    assert predict.main(parse(*arguments, f"--ground_truth={labels}", "--outputs=panel")) == 1
+    printed = capsys.readouterr().out
+    assert "holds id 9" in printed and "label_map.json" in printed
 
 
 def test_a_pixel_is_given_as_two_numbers():

@@ -7,10 +7,6 @@ import re
 from sp_transformer.config import checks, derived, label_map, registries
 from sp_transformer.config.suggestions import unknown_name
 
-# Ids beyond 16-bit PNGs' cannot occur in a label file.
-_LARGEST_ID = 65535
-
-
 # The file that marks a folder written by prepare_data.
 RECORDS_MANIFEST = "records.json"
 
@@ -166,7 +162,7 @@ def _check_classes(faults, classes):
 
 def _check_ignore_label(faults, options):
     ignore_label, num_classes = options.ignore_label, len(options.classes)
-    checks.in_range(faults, "data.label_map.ignore_label", ignore_label, 0, _LARGEST_ID)
+    checks.in_range(faults, "data.label_map.ignore_label", ignore_label, 0, label_map.MAX_FILE_ID)
     if 0 <= ignore_label < num_classes:
         faults.append(
             f"data.label_map.ignore_label {ignore_label} is the train id of class "
@@ -184,7 +180,7 @@ def _check_id_map(faults, options):
         if missing:
             continue
         file_id, train_id = getattr(entry, "from"), entry.to
-        checks.in_range(faults, f"{path}.from", file_id, 0, _LARGEST_ID)
+        checks.in_range(faults, f"{path}.from", file_id, 0, label_map.MAX_FILE_ID)
         if file_id in seen:
             faults.append(
                 f"{path}.from {file_id} is already mapped by id_map[{seen[file_id]}]; "

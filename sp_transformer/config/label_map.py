@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+# Ids beyond 16-bit PNGs' cannot occur in a label file.
+MAX_FILE_ID = 65535
 _COLOR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 
 
@@ -30,7 +32,8 @@ class LabelMap:
       names: K class names in the order of their train ids.
       colors: uint8 [K, 3], RGB.
       ignore_label: train id of pixels that are not counted, never one of 0..K-1.
-      id_map: id in a label file -> train id, for the ids that differ.
+      id_map: id in a label file -> train id, for the ids that differ; None where nobody knows, as of exports that do
+        not tell.
       ignore_unlisted_ids: whether ids that a (non-empty) id_map leaves out become ignore_label
         instead of staying as they are.
     """
@@ -38,7 +41,7 @@ class LabelMap:
     names: tuple[str, ...]
     colors: np.ndarray
     ignore_label: int = 255
-    id_map: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    id_map: Mapping[int, int] | None = dataclasses.field(default_factory=dict)
     ignore_unlisted_ids: bool = False
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 4  # Pixels between pictures that are set side by side.
+IGNORED = (0, 0, 0)  # The colour of pixels of no class.
 _PIXELS_PER_LINE_WIDTH = 1000  # Longer sides than this get wider lines, to survive downscaling.
 
 
@@ -27,7 +28,7 @@ def colorize(labels: np.ndarray, label_map) -> np.ndarray:
       uint8 [Y, X, 3]; whatever is no class (the ignored pixels) is black.
     """
     labels = np.asarray(labels)
-    colors = np.concatenate([label_map.colors, np.zeros((1, 3), np.uint8)]).astype(np.uint8)
+    colors = np.concatenate([label_map.colors, [IGNORED]]).astype(np.uint8)
     is_class = (labels >= 0) & (labels < len(label_map.colors))
     return colors[np.where(is_class, labels, len(label_map.colors))]
 
@@ -66,7 +67,11 @@ def superpixel_boundaries(ids: np.ndarray) -> np.ndarray:
 
 
 def draw_boundaries(
-    image: np.ndarray, ids: np.ndarray, color=(255, 255, 0), outline=(0, 0, 0)
+    image: np.ndarray,
+    ids: np.ndarray,
+    color=(255, 255, 0),
+    outline=(0, 0, 0),
+    outline_alpha: float = 1.0,
 ) -> np.ndarray:
     """Draws the outlines of superpixels over an image, light between dark, so that they show on any ground.
 
@@ -78,6 +83,7 @@ def draw_boundaries(
       ids: integer [Y, X].
       color: RGB of the lines.
       outline: RGB of what runs along them; None for nothing.
+      outline_alpha: weight of `outline`, 0 to 1: below 1, what lies under it is seen.
 
     Returns:
       uint8 [Y, X, 3], a new array.
@@ -97,7 +103,7 @@ def draw_boundaries(
         around = boundaries
         for step in range(2 * max(1, width // 2)):
             around = _widened(around, towards_end=step % 2 == 1)
-        image[around] = outline
+        image[around] = blend(image[around], outline, outline_alpha)
     image[boundaries] = color
     return image
 
@@ -126,17 +132,20 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return [index * total // count for index in range(count)]
 
 
-def legend(label_map, columns: int = 1) -> np.ndarray:
+def legend(label_map, columns: int = 1, with_ignored: bool = False) -> np.ndarray:
     """Draws a swatch and the name of every class, in the order of the train ids, on white.
 
     Args:
       label_map: a LabelMap.
       columns: number of columns, filled from top to bottom.
+      with_ignored: whether the black of ignored pixels follows the classes.
 
     Returns:
       uint8 [Y, X, 3].
     """
-    return color_key(label_map.names, label_map.colors, columns)
+    ignored = [("ignored", IGNORED)] if with_ignored else []
+    entries = [*zip(label_map.names, label_map.colors, strict=True), *ignored]
+    return color_key([name for name, _ in entries], [color for _, color in entries], columns)
 
 
 def color_key(names: Sequence[str], colors, columns: int = 1, text_size: int = 12) -> np.ndarray:

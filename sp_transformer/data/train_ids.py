@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sp_transformer.config.label_map import MAX_FILE_ID
 from sp_transformer.data.faults import FileFault
-
-_MAX_FILE_ID = 65535
 
 
 class TrainIds:
@@ -33,7 +32,7 @@ class TrainIds:
         Raises:
           FileFault: if an id is neither a class nor ignored; it names file and id.
         """
-        in_table = np.clip(ids, 0, _MAX_FILE_ID)
+        in_table = np.clip(ids, 0, MAX_FILE_ID)
         is_valid = self._is_valid[in_table] & (in_table == ids)
         if not is_valid.all():
             bad = np.unique(ids[~is_valid])
@@ -68,7 +67,7 @@ def check_sizes(image, image_path, ids, label_path) -> None:
 
 def _lookup_tables(label_map):
     """Returns, for every id in a file, its train id and whether that is a class or ignored."""
-    table = np.arange(_MAX_FILE_ID + 1, dtype=np.int32)
+    table = np.arange(MAX_FILE_ID + 1, dtype=np.int32)
     if label_map.id_map and label_map.ignore_unlisted_ids:
         table[:] = label_map.ignore_label
     for file_id, train_id in label_map.id_map.items():

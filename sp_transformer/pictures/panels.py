@@ -18,7 +18,7 @@ from sp_transformer.pictures import color_scales
 MIN_SIDE = 512  # Longer sides below this are magnified where superpixels are outlined.
 # Blue and orange are told apart by every kind of colour vision, and in grey.
 CORRECT, WRONG, IGNORED = (38, 84, 138), (255, 158, 36), (120, 120, 120)
-ERROR_NAMES = ("correct", "wrong", "ignored")
+ERROR_NAMES = ("correct", "wrong", "ignored (hatched)")
 _HATCH_PERIOD = 6
 _HEAT_ALPHA = 0.72
 _MARK = (0, 255, 255)

@@ -44,7 +44,12 @@ def write(export_dir, config, label_map, about, metrics=None) -> None:
         {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*(int(value) for value in color))}
         for name, color in zip(label_map.names, label_map.colors, strict=True)
     ]
-    contents = {"classes": classes, "ignore_label": int(label_map.ignore_label)}
+    contents = {
+        "classes": classes,
+        "ignore_label": int(label_map.ignore_label),
+        "id_map": {str(file_id): int(to) for file_id, to in (label_map.id_map or {}).items()},
+        "ignore_unlisted_ids": label_map.ignore_unlisted_ids,
+    }
     write_json(folder / LABEL_MAP, contents)
     write_json(folder / VERSION, about)
     if metrics is not None:
@@ -52,10 +57,13 @@ def write(export_dir, config, label_map, about, metrics=None) -> None:
 
 
 def read_label_map(export_dir) -> label_maps.LabelMap:
-    """The class names and colours that travel with an export.
+    """The classes that travel with an export: names, colours, and what ids in label files become.
+
+    Returns:
+      The LabelMap; its id_map is None if the export is older than that entry.
 
     Raises:
-      ValueError: if they cannot be read.
+      ValueError: if it cannot be read.
     """
     path = pathlib.Path(export_dir) / FOLDER / LABEL_MAP
     try:
@@ -66,12 +74,27 @@ def read_label_map(export_dir) -> label_maps.LabelMap:
                 [label_maps.parse_color(entry["color"]) for entry in contents["classes"]], np.uint8
             ),
             ignore_label=contents["ignore_label"],
+            id_map=_read_id_map(contents.get("id_map")),
+            ignore_unlisted_ids=bool(contents.get("ignore_unlisted_ids", False)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"class names and colours cannot be read from {str(path)!r} "
+            f"the classes cannot be read from {str(path)!r} "
             f"({type(error).__name__}: {error}); export the model again with sp_transformer.export"
         ) from error
+
+
+def _read_id_map(entries):
+    """{id in a label file: train id} of JSON, whose keys are texts; None stays None."""
+    if entries is None:
+        return None
+    id_map = {int(file_id): int(train_id) for file_id, train_id in entries.items()}
+    outside = [file_id for file_id in id_map if not 0 <= file_id <= label_maps.MAX_FILE_ID]
+    if outside:
+        raise ValueError(
+            f"id_map lists {outside[0]}, and ids in label files are 0 to {label_maps.MAX_FILE_ID}"
+        )
+    return id_map
 
 
 def read_about(export_dir) -> dict:

@@ -36,7 +36,10 @@ class Source:
 
 
 def plan(
-    inputs: Sequence[str], output_dir: pathlib.Path, names: Sequence[str]
+    inputs: Sequence[str],
+    output_dir: pathlib.Path,
+    names: Sequence[str],
+    ground_truth: str | os.PathLike | None = None,
 ) -> tuple[list[Source], list[tuple[str, str]]]:
     """Finds images, videos and cameras and decides where the results of each go.
 
@@ -45,6 +48,7 @@ def plan(
         the like.
       output_dir: folder of the results.
       names: the outputs, of `outputs.NAMES`.
+      ground_truth: label file or folder of labels, which are no inputs where they lie below a folder that is one.
 
     Returns:
       The Sources, sorted by path, and (input, reason) of folders and globs that hold nothing.
@@ -59,7 +63,7 @@ def plan(
         if camera:
             cameras.append(camera)
             continue
-        root, paths = _find_files(entry, output_dir)
+        root, paths = _find_files(entry, output_dir, ground_truth)
         if not paths:
             empty.append((entry, _why_empty(entry)))
         for path in paths:
@@ -72,7 +76,8 @@ def plan(
         for device in dict.fromkeys(cameras)
     ]
     sources += _name_targets(sorted(found.values()), output_dir)
-    _check_targets(sources, {path.resolve() for path in found}, names)
+    _check_targets(sources)
+    check_overwrites(sources, found, names)
     return sources, empty
 
 
@@ -93,7 +98,19 @@ def _name_targets(files, output_dir):
     return sources
 
 
-def _check_targets(sources, inputs, names):
+def check_overwrites(sources: Sequence[Source], files, names: Sequence[str]) -> None:
+    """Raises ValueError if an output would be written over one of these files."""
+    files = {pathlib.Path(file).resolve() for file in files}
+    for source in sources:
+        for output in outputs.paths(source.target, names, source.kind != IMAGE).values():
+            if output.resolve() in files:
+                raise ValueError(
+                    f"the result {str(output)!r} of {str(source.path)!r} would overwrite an input; "
+                    "name another output_dir"
+                )
+
+
+def _check_targets(sources):
     taken = {}
     for source in sources:
         if source.target in taken:
@@ -102,12 +119,6 @@ def _check_targets(sources, inputs, names):
                 "name; predict them into different output folders"
             )
         taken[source.target] = source.path
-        for output in outputs.paths(source.target, names, source.kind != IMAGE).values():
-            if output.resolve() in inputs:
-                raise ValueError(
-                    f"the result {str(output)!r} of {str(source.path)!r} would overwrite an input; "
-                    "name another output_dir"
-                )
 
 
 def _camera(entry: str) -> pathlib.Path | None:
@@ -119,7 +130,9 @@ def _camera(entry: str) -> pathlib.Path | None:
     return path if path.is_char_device() else None
 
 
-def _find_files(entry: str, output_dir: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:
+def _find_files(
+    entry: str, output_dir: pathlib.Path, ground_truth: str | os.PathLike | None
+) -> tuple[pathlib.Path, list[pathlib.Path]]:
     """The folder that names are relative to, and the files of one input."""
     path = pathlib.Path(entry)
     if path.is_file():
@@ -145,9 +158,10 @@ def _find_files(entry: str, output_dir: pathlib.Path) -> tuple[pathlib.Path, lis
             f"output_dir {str(output_dir)!r} is the folder of the input {entry!r}, where results "
             "would be taken for images next time; name another output_dir"
         )
-    if results.is_relative_to(root.resolve()):
-        # What an earlier run wrote into a subfolder of the input is not to be predicted.
-        found = [file for file in found if not file.resolve().is_relative_to(results)]
+    # What an earlier run wrote into a subfolder of the input is not to be predicted, and neither are labels.
+    for apart in (results, *([pathlib.Path(ground_truth).resolve()] if ground_truth else [])):
+        if apart.is_relative_to(root.resolve()) and apart != root.resolve():
+            found = [file for file in found if not file.resolve().is_relative_to(apart)]
     return root, [file for file in found if file.is_file()]
 
 

@@ -14,7 +14,10 @@ from sp_transformer.pictures import panels
 
 LABELS = "labels"
 TABLE = "json"
+PANEL = "panel"
+ERRORS = "errors"
 LEGEND = "legend.png"
+ERROR_LEGEND = "legend_errors.png"
 _OVERLAY_ALPHA = 0.5
 _BOUNDARY_COLOR = (255, 255, 0)
 
@@ -25,12 +28,19 @@ def _overlay(prediction, label_map):
 
 
 def _superpixels(prediction, _):
-    return drawing.draw_boundaries(prediction.image, prediction.superpixels, _BOUNDARY_COLOR)
+    # Opaque, dark lines as wide as the light ones would leave little to be seen of a small image.
+    is_small = max(prediction.image.shape) < panels.MIN_SIDE
+    return drawing.draw_boundaries(
+        prediction.image,
+        prediction.superpixels,
+        _BOUNDARY_COLOR,
+        outline_alpha=0.5 if is_small else 1.0,
+    )
 
 
 def _panel(prediction, label_map):
     return panels.segmentation_panel(
-        prediction.image, prediction.labels, prediction.superpixels, label_map
+        prediction.image, prediction.labels, prediction.superpixels, label_map, prediction.truth
     )
 
 
@@ -49,24 +59,67 @@ def _confidence(prediction, _):
     return panels.confidence_map(confidence[prediction.superpixels])
 
 
+def _errors(prediction, label_map):
+    return panels.error_map(
+        prediction.truth, prediction.labels, label_map.ignore_label, prediction.image
+    )
+
+
 # Prediction and LabelMap -> uint8 [y, x, 3], of the image's size but for scales and frames around it.
 PICTURES = {
     "overlay": _overlay,
     "superpixels": _superpixels,
-    "panel": _panel,
+    PANEL: _panel,
     "mean_color": _mean_color,
     "confidence": _confidence,
+    ERRORS: _errors,
 }
 NAMES = (LABELS, *PICTURES, TABLE)
 DEFAULT = (LABELS, "overlay", "superpixels", TABLE)
+# What shows ground truth.
+OF_TRUTH = (PANEL, ERRORS)
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raises ValueError if there is no output, or one that does not exist."""
+def chosen(names: Sequence[str] | None, with_truth: bool = False) -> tuple[str, ...]:
+    """The outputs that are written: those named, else DEFAULT, and OF_TRUTH where there is ground truth.
+
+    Raises:
+      ValueError: if there is no output, one that does not exist, or ground truth is needed by an output and not there,
+        or there and shown by none.
+    """
+    if names is None:
+        return DEFAULT + (OF_TRUTH if with_truth else ())
     unknown = [name for name in names if name not in NAMES]
     if unknown or not names:
         what = f"output {unknown[0]!r} does not exist" if unknown else "no output was named"
         raise ValueError(f"{what}; there are {', '.join(NAMES)}")
+    if ERRORS in names and not with_truth:
+        raise ValueError(f"output {ERRORS!r} needs labels to compare with; give --ground_truth")
+    if with_truth and not set(OF_TRUTH) & set(names):
+        raise ValueError(
+            f"ground truth is shown by the outputs {' and '.join(OF_TRUTH)}, and neither is named; add one, or leave "
+            "out --ground_truth"
+        )
+    return tuple(names)
+
+
+def drawable(names: Sequence[str], has_truth: bool) -> list[str]:
+    """Those of the outputs that an image or video with, or without, a label leads to."""
+    return [name for name in names if has_truth or name != ERRORS]
+
+
+def legends(label_map, names: Sequence[str], with_truth: bool = False) -> dict[str, np.ndarray]:
+    """The pictures that explain the colours of the outputs: {file name: uint8 [y, x, 3]}.
+
+    Args:
+      label_map: the LabelMap.
+      names: of outputs.
+      with_truth: whether there is ground truth, whose ignored pixels have a colour too.
+    """
+    keys = {LEGEND: drawing.legend(label_map, with_ignored=with_truth)}
+    if ERRORS in names:
+        keys[ERROR_LEGEND] = panels.error_legend()
+    return keys
 
 
 def paths(
@@ -111,7 +164,7 @@ def write(
       names: of outputs.
       file_name: of the image, for the table.
     """
-    for name, path in paths(target, names).items():
+    for name, path in paths(target, drawable(names, prediction.truth is not None)).items():
         if name == TABLE:
             contents = table(prediction, label_map, {"file": file_name})
             image_io.replace_file(path, (json.dumps(contents) + "\n").encode())

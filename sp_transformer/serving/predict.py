@@ -10,13 +10,15 @@ import pathlib
 import time
 from collections.abc import Sequence
 
+import numpy as np
 from absl import logging
 
 from sp_transformer import version
-from sp_transformer.data import drawing, image_io
+from sp_transformer.data import image_io
 from sp_transformer.serving import (
     ahead,
     assets,
+    ground_truth,
     interruption,
     memory,
     model_pictures,
@@ -39,20 +41,22 @@ class PredictOptions:
     """What is written, and of which images.
 
     Attributes:
-      outputs: names of outputs.NAMES.
+      outputs: names of outputs.NAMES; None for outputs.DEFAULT, and outputs.OF_TRUTH too if there is ground truth.
       resize: whether images of another size than the model takes are resized; else they are skipped.
       max_megapixels: larger images are skipped; None for the limit that follows from the memory that is free.
       max_frames: of each video and camera; None for all of them.
       pixel: (y, x) whose association is drawn in each image, which takes a training run's model; None for none.
       superpixel: id of the superpixel whose pixels and attention are drawn; likewise.
+      ground_truth: label of the only image, or folder of labels, to be drawn beside predictions; None for none.
     """
 
-    outputs: Sequence[str] = outputs.DEFAULT
+    outputs: Sequence[str] | None = None
     resize: bool = False
     max_megapixels: float | None = None
     max_frames: int | None = None
     pixel: tuple[int, int] | None = None
     superpixel: int | None = None
+    ground_truth: str | os.PathLike | None = None
 
 
 @dataclasses.dataclass
@@ -63,13 +67,16 @@ class PredictSummary:
       predicted: the images that were predicted.
       videos: the videos and cameras that were predicted to their end.
       failed: (input, reason) of those that were skipped, wholly or from some frame on.
+      without_truth: (input, reason) of those that were predicted, but not drawn beside their ground truth.
       frames: number of frames of videos and cameras that were predicted.
       seconds: wall time from the first image to the last, loading the model left out.
-      exit_code: 0 if nothing failed, 1 if something did, 128 and the signal's number after a signal.
+      exit_code: 0; 1 if something failed or was left without its ground truth; 128 and the signal's number after a
+        signal.
     """
 
     predicted: list[pathlib.Path] = dataclasses.field(default_factory=list)
     failed: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
+    without_truth: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
     videos: list[pathlib.Path] = dataclasses.field(default_factory=list)
     frames: int = 0
     seconds: float = 0.0
@@ -108,9 +115,12 @@ def predict(
     """
     options = options or PredictOptions()
     output_dir = pathlib.Path(output_dir)
-    outputs.check_names(options.outputs)
+    truth_path = options.ground_truth
+    names = outputs.chosen(options.outputs, truth_path is not None)
+    options = dataclasses.replace(options, outputs=names)
     inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    sources, empty = inputs_lib.plan(inputs, output_dir, options.outputs)
+    sources, empty = inputs_lib.plan(inputs, output_dir, names, truth_path)
+    label_files = ground_truth.find(truth_path, sources, output_dir, names) if truth_path else None
     if any(source.kind != inputs_lib.IMAGE for source in sources):
         # Found missing before the model is loaded.
         from sp_transformer.serving import video
@@ -118,21 +128,26 @@ def predict(
         video.require_av()
     runtime = model if isinstance(model, runtimes.Runtime) else runtimes.open_model(model)
     _check_version(runtime)
+    truth = None
+    if label_files is not None:
+        truth = ground_truth.GroundTruth(label_files, runtime.label_map, runtime.label_map_file)
     draw = _model_pictures(runtime, options, sources)
     summary = PredictSummary(failed=[(pathlib.Path(entry), reason) for entry, reason in empty])
     start = time.monotonic()
     with interruption.Interruption() as interrupted:
-        run = _Run(runtime, _size_limit(model, options), options, summary, interrupted, draw)
+        limit = _size_limit(model, options)
+        run = _Run(runtime, limit, options, summary, interrupted, draw, truth)
         run.images([source for source in sources if source.kind == inputs_lib.IMAGE])
         for source in sources:
             if source.kind != inputs_lib.IMAGE and interrupted.signal is None:
                 run.video(source)
     summary.seconds = time.monotonic() - start
-    summary.exit_code = interrupted.exit_code or (1 if summary.failed else 0)
+    summary.exit_code = interrupted.exit_code or int(bool(summary.failed or summary.without_truth))
     if not summary.predicted and not summary.frames and interrupted.signal is None:
         listing = "\n".join(f"  {path}: {reason}" for path, reason in summary.failed)
         raise ValueError(f"none of the {len(summary.failed)} inputs could be predicted:\n{listing}")
-    image_io.write_png(output_dir / outputs.LEGEND, drawing.legend(runtime.label_map))
+    for name, legend in outputs.legends(runtime.label_map, names, truth is not None).items():
+        image_io.write_png(output_dir / name, legend)
     _print_summary(summary, output_dir)
     return summary
 
@@ -140,13 +155,14 @@ def predict(
 class _Run:
     """Predicts sources with one model and keeps the summary."""
 
-    def __init__(self, runtime, limit, options, summary, interrupted, draw):
+    def __init__(self, runtime, limit, options, summary, interrupted, draw, truth):
         self._runtime = runtime
         self._limit = limit
         self._options = options
         self._summary = summary
         self._interrupted = interrupted
         self._draw = draw
+        self._truth = truth
 
     def images(self, sources):
         """Predicts images."""
@@ -162,23 +178,27 @@ class _Run:
                 self._summary.predicted.append(path)
                 progress.count()
 
-            for source, image, reason in self._read(sources, reading):
+            for item in self._read(sources, reading):
+                prediction, reason = None, item.fault
                 if not reason:
-                    prediction, reason = self._predict(image)
+                    prediction, reason = self._predict(item.image, item.truth)
+                path = item.source.path
                 if reason:
-                    self._skip(source.path, reason, progress)
+                    self._list(self._summary.failed, path, reason, progress)
                     continue
-                cost = image.shape[0] * image.shape[1]
+                if item.truth_fault:
+                    self._list(self._summary.without_truth, path, item.truth_fault, progress)
+                cost = item.image.shape[0] * item.image.shape[1]
                 while not writing.has_room(cost):
                     written(writing.take())
-                writing.submit(self._write, source, prediction, cost=cost)
+                writing.submit(self._write, item.source, prediction, cost=cost)
                 for path in writing.take_done():
                     written(path)
             while len(writing):
                 written(writing.take())
 
     def _read(self, sources, reading):
-        """Yields (source, image, None) or (source, None, reason), in order."""
+        """Yields _Items, in order."""
         for source in sources:
             if self._interrupted.signal is not None:
                 return
@@ -188,21 +208,21 @@ class _Run:
             except ValueError as error:
                 while len(reading):
                     yield reading.take()
-                yield source, None, str(error)
+                yield _Item(source, fault=str(error))
                 continue
             while not reading.has_room(height * width):
                 yield reading.take()
-            reading.submit(_read_image, source, cost=height * width)
+            reading.submit(_read_image, source, self._truth, cost=height * width)
         while len(reading) and self._interrupted.signal is None:
             yield reading.take()
 
-    def _predict(self, image):
+    def _predict(self, image, truth):
         """A Prediction and None, or None and why there is none."""
         try:
             prediction = prediction_lib.predict_image(self._runtime, image, self._options.resize)
             if self._draw:
                 prediction = dataclasses.replace(prediction, pictures=self._draw(prediction))
-            return prediction, None
+            return dataclasses.replace(prediction, truth=truth), None
         # Every runtime has errors of its own, and one image must not lose the others.
         except Exception as error:
             logging.debug("Traceback:", exc_info=True)
@@ -218,9 +238,10 @@ class _Run:
         )
         return source.path
 
-    def _skip(self, path, reason, progress):
-        progress.note(f"skipped {path}: {reason}")
-        self._summary.failed.append((path, reason))
+    def _list(self, entries, path, reason, progress):
+        what = "skipped" if entries is self._summary.failed else "no ground truth for"
+        progress.note(f"{what} {path}: {reason}")
+        entries.append((path, reason))
 
     def video(self, source):
         """Predicts the frames of a video or a camera."""
@@ -237,10 +258,16 @@ class _Run:
             except ValueError as error:
                 self._summary.failed.append((source.path, str(error)))
                 return
+            labels = self._truth.of_video(source) if self._truth else None
+            names = outputs.drawable(self._options.outputs, labels is not None)
             with video_outputs.VideoOutputs(
-                source, reader, self._runtime.label_map, self._options.outputs
+                source, reader, self._runtime.label_map, names
             ) as writer:
-                fault = self._frames(reader, writer, source)
+                fault = self._frames(reader, writer, source, labels)
+        if self._truth and writer.num_frames:
+            truth_fault = labels.fault() if labels else "it has no label"
+            if truth_fault:
+                self._summary.without_truth.append((source.path, truth_fault))
         fault = fault or reader.fault
         self._summary.frames += writer.num_frames
         if fault:
@@ -249,13 +276,13 @@ class _Run:
         else:
             self._summary.videos.append(source.path)
 
-    def _frames(self, reader, writer, source):
-        """Predicts frame by frame; returns why that ended early, or None."""
+    def _frames(self, reader, writer, source, labels):
+        """Predicts frame by frame, with their FrameLabels or None; returns why that ended early, or None."""
         fault = None
         limit = self._options.max_frames
         total = min(filter(None, (reader.num_frames, limit)), default=None)
         pixels = reader.size[0] * reader.size[1]
-        frames = itertools.islice(reader, limit)
+        frames = _with_truth(itertools.islice(reader, limit), labels)
         # One thread each: frames are decoded and encoded one after another.
         with (
             progress_lib.Progress(source.path.name, total, "frames") as progress,
@@ -264,13 +291,13 @@ class _Run:
         ):
             while self._interrupted.signal is None:
                 while reading.has_room(pixels):
-                    reading.submit(next, frames, None, cost=pixels)
-                frame = reading.take()
+                    reading.submit(next, frames, (None, None), cost=pixels)
+                frame, truth = reading.take()
                 if frame is None:
                     break
                 prediction = None
                 if frame.image is not None:
-                    prediction, fault = self._predict(frame.image)
+                    prediction, fault = self._predict(frame.image, truth)
                     if fault:
                         break
                 while not writing.has_room(pixels):
@@ -285,11 +312,35 @@ class _Run:
         return fault
 
 
-def _read_image(source):
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """An image as it was read: why that failed, else its pixels; and its train ids, else why there are none."""
+
+    source: inputs_lib.Source
+    image: np.ndarray | None = None
+    fault: str | None = None
+    truth: np.ndarray | None = None
+    truth_fault: str | None = None
+
+
+def _read_image(source, ground_truth):
     try:
-        return source, image_io.read_image(source.path), None
+        image = image_io.read_image(source.path)
     except ValueError as error:
-        return source, None, str(error)
+        return _Item(source, fault=str(error))
+    truth, truth_fault = None, None
+    if ground_truth:
+        try:
+            truth = ground_truth.of_image(source, image)
+        except ValueError as error:
+            truth_fault = str(error)
+    return _Item(source, image, truth=truth, truth_fault=truth_fault)
+
+
+def _with_truth(frames, labels):
+    """Yields each frame with its train ids, None where there are no labels or no picture."""
+    for frame in frames:
+        yield frame, labels.next(frame.image) if labels and frame.image is not None else None
 
 
 def _size_limit(model, options):
@@ -335,3 +386,5 @@ def _print_summary(summary, output_dir):
     )
     for path, reason in summary.failed:
         print(f"  skipped {path}: {reason}")
+    for path, reason in summary.without_truth:
+        print(f"  no ground truth for {path}: {reason}")

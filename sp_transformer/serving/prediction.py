@@ -19,6 +19,7 @@ class Prediction:
       superpixels: int32 [Y, X], ids.
       table: the SuperpixelTable.
       pictures: {name: uint8 [y, x, 3]} of `model_pictures`.
+      truth: integer [Y, X], the train ids of its label; None if there is none.
     """
 
     image: np.ndarray
@@ -26,6 +27,7 @@ class Prediction:
     superpixels: np.ndarray
     table: "SuperpixelTable"
     pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    truth: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,8 +69,8 @@ class TrainSummaries:
                 tf.summary.image(f"segmentation/{i}", panel[None])
                 tf.summary.image(f"details/{i}", details[None])
             if not self._has_legend:
-                columns = -(-label_map.num_classes // _LEGEND_ROWS)
-                legend = drawing.legend(label_map, columns)
+                columns = -(-(label_map.num_classes + 1) // _LEGEND_ROWS)
+                legend = drawing.legend(label_map, columns, with_ignored=True)
                 tf.summary.image("legend/classes", legend[None])
                 tf.summary.image("legend/errors", panels.error_legend()[None])
                 self._has_legend = True

@@ -112,3 +112,16 @@ def test_evenly_spaced_positions():
     assert drawing.evenly_spaced(3, 7) == [0, 1, 2]
     assert drawing.evenly_spaced(500, 4) == [0, 125, 250, 375]
     assert drawing.evenly_spaced(5, 0) == drawing.evenly_spaced(0, 4) == []
+
+
+def test_what_lies_under_a_translucent_outline_is_seen():
+    image = np.full((6, 9, 3), (200, 100, 0), np.uint8)
+    ids = np.arange(9)[None].repeat(6, 0) // 5
+    drawn = drawing.draw_boundaries(image, ids, outline_alpha=0.5)
+    assert drawn[0].tolist() == [
+        *[[200, 100, 0]] * 3,
+        [100, 50, 0],
+        [255, 255, 0],
+        [100, 50, 0],
+        *[[200, 100, 0]] * 3,
+    ]

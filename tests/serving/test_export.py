@@ -116,6 +116,7 @@ def test_assets_tell_what_was_exported(exported, config):
     assert read == config
     label_map = json.loads((assets / "label_map.json").read_text())
     assert label_map["ignore_label"] == 255
+    assert label_map["id_map"] == {} and label_map["ignore_unlisted_ids"] is False
     assert label_map["classes"][5] == {"name": "class 5", "color": "#000023"}
     about = json.loads((assets / "version.json").read_text())
     assert about["sp_transformer"] == version.__version__

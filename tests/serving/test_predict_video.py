@@ -232,3 +232,71 @@ def test_a_video_of_another_size_than_the_models_leaves_no_file(NumpyRuntime, tm
     summary = predict(runtime, str(path), tmp_path / "out", PredictOptions(resize=True))
     assert summary.frames == 5
     assert frames_of(tmp_path / "out" / "drive_labels.mkv")[0].shape == (24, 36)
+
+
+def save_labels(folder, size, ids_of_frames):
+    """Label files of frames, each of one id throughout."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for number, file_id in ids_of_frames.items():
+        Image.fromarray(np.full(size, file_id, np.uint8)).save(folder / f"drive_{number:06}.png")
+    return folder
+
+
+def test_frames_are_drawn_beside_their_labels(NumpyRuntime, tmp_path):
+    path = write_video(tmp_path / "drive.mp4", 4)
+    # Of frame 1 there is none; those of the odd frames would be right.
+    labels = save_labels(tmp_path / "gt" / "drive", (24, 36), {0: 1, 2: 255, 3: 0})
+    options = PredictOptions(outputs=["panel", "errors"], ground_truth=labels.parent)
+    summary = predict(NumpyRuntime(), str(path), tmp_path / "out", options)
+    assert summary.exit_code == 0 and summary.frames == 4
+    errors = frames_of(tmp_path / "out" / "drive_errors.mp4")
+    blueness = [frame[4:20, 22:, 2].mean() - frame[4:20, 22:, 0].mean() for frame in errors]
+    # The right half is dark: wrong (orange) in frame 0, ignored in 1 and 2, right (blue) in 3.
+    assert blueness[0] < -60 and blueness[3] > 30
+    assert abs(blueness[1]) < 15 and abs(blueness[2]) < 15
+    panels = frames_of(tmp_path / "out" / "drive_panel.mp4")
+    third = [frame[40:-80, -300:-40].mean((0, 1)) for frame in panels]
+    np.testing.assert_allclose(third[0], (255, 255, 0), atol=12)
+    assert max(third[number].max() for number in (1, 2, 3)) < 12
+    # The only input's labels may lie in the folder itself.
+    options = PredictOptions(ground_truth=labels)
+    assert not predict(NumpyRuntime(), str(path), tmp_path / "direct", options).without_truth
+    assert "drive_errors.mp4" in names(tmp_path / "direct")
+
+
+def test_what_is_wrong_with_the_labels_of_a_video_is_said_once(NumpyRuntime, tmp_path):
+    path = write_video(tmp_path / "drive.mp4", 5)
+
+    def fault(labels):
+        options = PredictOptions(outputs=["panel"], ground_truth=labels)
+        summary = predict(NumpyRuntime(), str(path), tmp_path / "out", options)
+        assert summary.frames == 5 and not summary.failed and summary.exit_code == 1
+        ((named, reason),) = summary.without_truth
+        assert named == path
+        return reason
+
+    reason = fault(save_labels(tmp_path / "ids", (24, 36), {0: 1, 1: 33, 2: 33, 3: 34}))
+    assert "drive_000001.png holds id 33" in reason and "and 2 more of its labels" in reason
+    reason = fault(save_labels(tmp_path / "size", (12, 18), {2: 1}))
+    assert "12x18" in reason and "frame 2 of" in reason and "24x36" in reason
+    reason = fault(save_labels(tmp_path / "late", (24, 36), {100: 1, 120: 1}))
+    assert "none of its 5 frames" in reason and "frames 100 to 120" in reason
+
+
+def test_labels_of_a_video_are_a_folder_of_numbered_files(NumpyRuntime, tmp_path):
+    path = write_video(tmp_path / "drive.mp4", 3)
+    labels = save_labels(tmp_path / "gt", (24, 36), {0: 1})
+    runtime = NumpyRuntime()
+
+    def refused(truth, words):
+        with pytest.raises(ValueError, match=words):
+            predict(runtime, str(path), tmp_path / "out", PredictOptions(ground_truth=truth))
+
+    refused(labels / "drive_000000.png", "is one file.*a video.*numbers of their frames, from 0")
+    (labels / "drive_0.png").write_bytes((labels / "drive_000000.png").read_bytes())
+    refused(labels, "both labels of frame 0")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", r"no label that fits an input.*000000\.png")
+    assert not (tmp_path / "out").exists()

@@ -52,6 +52,7 @@ class RunDirectory(runtime.Runtime):
         """
         self.config = load_config(config_file)
         self.label_map = derived.label_map(self.config)
+        self.label_map_file = pathlib.Path(config_file)
         self.image_size = None
         # TensorFlow takes seconds to import: only once the config is known to be good.
         from sp_transformer.model import builder, inference, weights

@@ -5,6 +5,7 @@ Letters: Y, X height and width of an image; N superpixels, R*C; K classes.
 
 import abc
 import importlib
+import pathlib
 
 import numpy as np
 
@@ -26,13 +27,15 @@ class Runtime(abc.ABC):
     Attributes:
       format: name of the format.
       packages: distributions that run it.
-      label_map: the LabelMap of the classes.
+      label_map: the LabelMap of the classes, and of what ids in label files become.
+      label_map_file: where that is written down, for errors; None if nowhere.
       image_size: (Y, X) of the only images that it takes; None for any.
       about: dict of version.json.
     """
 
     format: str
     packages: tuple[str, ...]
+    label_map_file: pathlib.Path | None = None
 
     def __init__(self, folder):
         """Reads what travels with the model.
@@ -45,6 +48,7 @@ class Runtime(abc.ABC):
         """
         self.about = assets.read_about(folder)
         self.label_map = assets.read_label_map(folder)
+        self.label_map_file = pathlib.Path(folder) / assets.FOLDER / assets.LABEL_MAP
         size = self.about.get("image_size")
         self.image_size = tuple(size) if size else None
 
