@@ -47,6 +47,7 @@ def run(main: Callable[[flags.FlagValues], int], define_flags: Callable) -> None
         return rest
 
     def guarded(_):
+        logging.get_absl_handler().addFilter(_is_wanted)
         try:
             return main(flags.FLAGS)
         except (ValueError, OSError) as error:
@@ -55,6 +56,12 @@ def run(main: Callable[[flags.FlagValues], int], define_flags: Callable) -> None
             return USAGE_ERROR
 
     app.run(guarded, flags_parser=parse)
+
+
+def _is_wanted(record) -> bool:
+    """False for what TensorFlow notes on its way, pages of it while it exports; --verbosity=1 shows that too."""
+    of_tensorflow = f"{os.sep}tensorflow{os.sep}python{os.sep}" in record.pathname
+    return record.levelname != "INFO" or not of_tensorflow or logging.level_debug()
 
 
 def define_timing_flags(values: flags.FlagValues, rounds: int, warmup: int) -> None:
