@@ -58,6 +58,11 @@ def read_version() -> str:
     raise RuntimeError("sp_transformer/version.py holds no __version__")
 
 
+ONNX = ["onnx>=1.20", "onnxruntime>=1.22", "tf2onnx>=1.17,<1.18"]
+LITERT = ["ai-edge-litert>=2.1"]
+# The text of programs goes through interfaces of JAX that change between its versions.
+STABLEHLO = ["jax>=0.10.2,<0.11"]
+
 setuptools.setup(
     name="sp-transformer",
     version=read_version(),
@@ -69,6 +74,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["sp_transformer", "sp_transformer.*"]),
+    package_data={"sp_transformer.evaluation.report": ["report.html", "report.css", "report.js"]},
     python_requires=">=3.11,<3.12",
     install_requires=[
         "absl-py>=2.1",
@@ -78,6 +84,8 @@ setuptools.setup(
         "keras-cv==0.9.0",
         # bfloat16 arrays of NumPy, for exported weights; TensorFlow brings it along.
         "ml_dtypes>=0.5",
+        # Escapes whatever comes into the HTML report; TensorBoard brings it along.
+        "MarkupSafe>=2.1",
         "numpy>=2.0,<3",
         # Palette and 16-bit label PNGs, which TensorFlow's decoder does not read as ids; drawing the synthetic streets.
         "pillow>=11",
@@ -96,15 +104,24 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "export": [],
+        # What the formats of `export` need beside TensorFlow, to be written and to be run for their verification.
+        "export": [*ONNX, *LITERT, *STABLEHLO],
+        "onnx": ONNX,
+        "litert": LITERT,
+        "stablehlo": STABLEHLO,
         # SLIC, which `evaluate --superpixels` compares with; nothing else needs scikit-image.
         "superpixels": ["scikit-image>=0.25"],
+        # Videos and cameras: FFmpeg's libraries in one wheel, without a program to be found on the machine.
+        "video": ["av>=18,<19"],
         "test": [
+            "av>=18,<19",
             # The official scores, which ours must equal.
             "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",
-            # Runs exported StableHLO without TensorFlow.
-            "jax>=0.10.2,<0.11",
+            # The runtimes of exports, without which their tests are skipped.
+            *ONNX,
+            *LITERT,
+            *STABLEHLO,
             "pytest>=9",
             "pytest-xdist>=3.8",
             "ruff==0.17.*",
@@ -112,6 +129,8 @@ setuptools.setup(
             "scikit-learn>=1.6",
             # The test of the wheel builds it in this environment.
             "setuptools>=77",
+            # The messages of TensorFlow Serving's gRPC, which the examples of docs/serving.md are checked with.
+            "tensorflow-serving-api>=2.20,<2.22",
         ],
     },
     cmdclass={"build_py": BuildWithProtos},

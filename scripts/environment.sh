@@ -1,4 +1,5 @@
 # Sourced by the other scripts: finds Python 3.11 and keeps one virtual environment per purpose inside the source tree.
+# shellcheck shell=bash
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 

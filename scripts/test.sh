@@ -6,7 +6,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-use_environment test -e "$root[test]"
+use_environment test -e "${root}[test]"
 cd "$root"
 "$environment/bin/ruff" check .
 "$environment/bin/ruff" format --check .

@@ -123,6 +123,18 @@ def define_checkpoint_flags(values: flags.FlagValues) -> None:
         "Folder of a training run; the weights of its newest readable checkpoint are taken.",
         flag_values=values,
     )
+    define_averaged_weights_flag(values)
+
+
+def define_averaged_weights_flag(values: flags.FlagValues) -> None:
+    """--averaged_weights."""
+    flags.DEFINE_bool(
+        "averaged_weights",
+        None,
+        "Takes the moving average of the weights, which training keeps if training.ema_decay is set. "
+        "Default: the config's evaluation.averaged_weights.",
+        flag_values=values,
+    )
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
@@ -184,18 +196,27 @@ def load_config_file(path, values: flags.FlagValues, check_data=()):
             local = pathlib.Path(folder, path.rpartition("/")[2])
             local.write_bytes(storage.read_file(path))
             path = local
-        return load(path, values.override, values.data_dir, check_data)
+        overrides = list(values.override)
+        averaged = values["averaged_weights"].value if "averaged_weights" in values else None
+        if averaged is not None:
+            overrides.append(f"evaluation {{ averaged_weights: {str(averaged).lower()} }}")
+        return load(path, overrides, values.data_dir, check_data)
 
 
-def restore(model, path: str) -> tuple[int, str]:
+def restore(model, path: str, averaged: bool) -> tuple[int, str]:
     """Reads weights and finds out which checkpoint they came from.
+
+    Args:
+      model: a built model.
+      path: a checkpoint, or a model_dir.
+      averaged: whether their moving average is read, as config.evaluation.averaged_weights says.
 
     Returns:
       The training step, and the checkpoint's prefix.
     """
     from sp_transformer.model import weights
 
-    step = weights.restore_model(model, path)
+    step = weights.restore_model(model, path, averaged)
     if not weights.is_checkpoint(path):
         return step, weights.checkpoint_prefix(path, step)
     return step, weights.prefix_of(path)

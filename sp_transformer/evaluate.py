@@ -9,6 +9,7 @@ from absl import flags
 
 from sp_transformer import command_line
 from sp_transformer.config import evaluation_validation
+from sp_transformer.training import devices
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -43,6 +44,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "tables; evaluation.failure_analysis holds the settings.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "report",
+        False,
+        "Also writes report.html, one file that shows the numbers, classes, confusions, and the worst and best images "
+        "beside their truth; evaluation.report holds the settings.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "predictions",
         None,
@@ -58,7 +66,9 @@ def define_flags(values: flags.FlagValues) -> None:
         "official form, or train ids where there is none.",
         flag_values=values,
     )
+    devices.define_flags(values)
     flags.adopt_module_key_flags(command_line, values)
+    flags.adopt_module_key_flags(devices, values)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -66,9 +76,11 @@ def main(values: flags.FlagValues) -> int:
     command_line.require(values, "output_dir")
     path = None if values.predictions else command_line.weights_path(values)
     _check_flags(values)
+    wanted_devices = devices.from_flags(values, trains=False)
     config = command_line.load_config(values, check_data=("eval_split",))
     config.evaluation.superpixels.enabled |= values.superpixels
     config.evaluation.failure_analysis.enabled |= values.failure_analysis
+    config.evaluation.report.enabled |= values.report
     if values.predictions:
         # What needs a model cannot be asked of its predictions.
         config.evaluation.superpixels.enabled = False
@@ -81,6 +93,7 @@ def main(values: flags.FlagValues) -> int:
 
     from sp_transformer.evaluation import evaluator, submission
     from sp_transformer.model import builder
+    from sp_transformer.training import distribution
 
     if values.predictions:
         form = submission.SubmissionFormat(values.predictions_format, config)
@@ -89,11 +102,19 @@ def main(values: flags.FlagValues) -> int:
         )
         evaluator.evaluate(config, None, values.output_dir, predictor=stored)
         return 0
-    model = builder.build_model(config)
-    step, checkpoint = command_line.restore(model, path)
+    strategy = distribution.create_strategy(wanted_devices)
+    with strategy.scope():
+        model = builder.build_model(config)
+        step, checkpoint = command_line.restore(model, path, config.evaluation.averaged_weights)
     writer = tf.summary.create_file_writer(values.output_dir) if values.summaries else None
     evaluator.evaluate(
-        config, model, values.output_dir, step, summary_writer=writer, checkpoint=checkpoint
+        config,
+        model,
+        values.output_dir,
+        step,
+        summary_writer=writer,
+        checkpoint=checkpoint,
+        strategy=strategy,
     )
     return 0
 
@@ -104,7 +125,7 @@ def _check_flags(values) -> None:
         if values.predictions_format != "auto":
             raise command_line.UsageError("--predictions_format is that of --predictions; give it")
         return
-    for name in ("checkpoint", "model_dir", "summaries", "superpixels"):
+    for name in ("checkpoint", "model_dir", "summaries", "superpixels", "averaged_weights"):
         if values[name].value:
             raise command_line.UsageError(
                 f"--{name} needs a model, and --predictions takes the place of one; give either"

@@ -2,27 +2,31 @@
 
 Examples:
   python -m sp_transformer.export --model_dir runs/streets --export_dir exports/streets
+  python -m sp_transformer.export --model_dir runs/streets --export_dir exports/onnx --format onnx --size 512x1024
   python -m sp_transformer.export --model_dir runs/streets --export_dir exports/xla --format stablehlo --size 512x1024
 """
 
+import sys
+
 from absl import flags
 
-from sp_transformer import command_line
-from sp_transformer.serving import stablehlo_options
+from sp_transformer import command_line, exit_codes
+from sp_transformer.serving import export_options, stablehlo_options
+from sp_transformer.serving.runtimes import LITERT, ONNX, SAVED_MODEL, STABLEHLO
 
-SAVED_MODEL = "saved_model"
-STABLEHLO = "stablehlo"
-# A flag that the other format has no use for.
-SAVED_MODEL_ONLY = "inference_form"
-# Flags that a SavedModel has no use for.
-_STABLEHLO_FLAGS = (
-    "programs",
-    "random_weights",
-    "batch_size",
-    "weights_dtype",
-    "fold_batch_norm",
-    "check_steps",
-)
+# Flags that go with one format only.
+_FORMAT_OF_FLAG = {
+    "inference_form": SAVED_MODEL,
+    "jit_compile": SAVED_MODEL,
+    "quantization": LITERT,
+    "calibration_images": LITERT,
+    "programs": STABLEHLO,
+    "random_weights": STABLEHLO,
+    "batch_size": STABLEHLO,
+    "weights_dtype": STABLEHLO,
+    "fold_batch_norm": STABLEHLO,
+    "check_steps": STABLEHLO,
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -32,9 +36,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "format",
         SAVED_MODEL,
-        [SAVED_MODEL, STABLEHLO],
-        "saved_model: for TensorFlow, any image size or one. stablehlo: compiled programs of one image and batch size "
-        "for any machine with XLA; scripts/run_stablehlo.py runs them.",
+        export_options.FORMATS,
+        "saved_model: for TensorFlow, any image size or one. onnx: for onnxruntime, OpenVINO, TensorRT; litert: for "
+        "phones and small boards; stablehlo: for any machine with XLA. These three take one image of one size.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -50,11 +54,47 @@ def define_flags(values: flags.FlagValues) -> None:
         "checked.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "size",
+        None,
+        "HEIGHTxWIDTH of the images in pixels. Default: any size for saved_model, the config's for other formats. A "
+        "SavedModel of one size takes one image at a time, and is faster with --inference_form.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "verify_images",
+        4,
+        "Images of the evaluation split, or drawn streets where it cannot be read, that the export is compared with "
+        "the checkpoint on, in a fresh process. 0: no verification.",
+        lower_bound=0,
+        flag_values=values,
+    )
     flags.DEFINE_bool(
-        SAVED_MODEL_ONLY,
+        "inference_form",
         False,
         "saved_model: BatchNorm folded into the convolutions and, where this process sees no accelerator, kernels that "
         "only CPUs have. Faster, and equal to the checkpoint up to rounding: at most one pixel in 10,000 may differ.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "jit_compile",
+        False,
+        "saved_model of one --size: XLA compiles it on the machine that runs it, at the first call.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "quantization",
+        export_options.NOT_QUANTIZED,
+        export_options.QUANTIZATIONS,
+        "litert: what weights are stored as. dynamic_range: int8, of which products are computed in int8; float16; "
+        "int8: activations too, with ranges from images of the evaluation split.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "calibration_images",
+        32,
+        "litert with --quantization=int8: images that ranges are taken from.",
+        lower_bound=1,
         flag_values=values,
     )
     _define_stablehlo_flags(values)
@@ -64,22 +104,16 @@ def define_flags(values: flags.FlagValues) -> None:
 def _define_stablehlo_flags(values):
     flags.DEFINE_list(
         "programs",
-        ["forward", "logits"],
-        "stablehlo: programs to write, of forward (images to labels), logits, backbone, hypercolumn, tokenizer, "
-        "classifier (the model up to and with that stage) and train_step.",
+        list(stablehlo_options.ANY_SIZE),
+        "stablehlo: programs to write, of forward (images to labels), logits, superpixels, backbone, hypercolumn, "
+        "tokenizer, classifier (the model up to and with that stage) and train_step. The first three are needed for "
+        "the verification.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "random_weights",
         None,
         "stablehlo: exports freshly drawn weights of this seed, in place of a checkpoint's.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "size",
-        None,
-        "HEIGHTxWIDTH of the images in pixels. Default: any size for saved_model, the config's for stablehlo. A "
-        "SavedModel of one size takes one image at a time, and is faster with --inference_form.",
         flag_values=values,
     )
     flags.DEFINE_integer("batch_size", 1, "stablehlo: images in a batch.", flag_values=values)
@@ -105,72 +139,73 @@ def _define_stablehlo_flags(values):
 
 
 def main(values: flags.FlagValues) -> int:
-    """Exports as the flags say; returns the exit code."""
+    """Exports as the flags say; returns the exit code: 1 if the export is not what the checkpoint computes."""
     command_line.require(values, "export_dir")
-    if values.format == STABLEHLO:
-        return _export_stablehlo(values)
-    given = [name for name in _STABLEHLO_FLAGS if values[name].present]
-    if given:
-        raise command_line.UsageError(
-            f"--{given[0]} goes with --format={STABLEHLO}; a SavedModel has no such choice"
-        )
-    image_size = stablehlo_options.parse_size(values.size) if values.size else None
-    path = command_line.weights_path(values)
-    config = command_line.load_config(values)
-    # TensorFlow takes seconds to import: only once flags and config are known to be good.
-    from sp_transformer.model import builder
-    from sp_transformer.serving import export
-
-    # Before the model is built, which takes longer.
-    export.check_export_dir(values.export_dir, values.overwrite)
-    model = builder.build_model(config)
-    step, checkpoint = command_line.restore(model, path)
-    export.export_saved_model(
-        config,
-        model,
-        values.export_dir,
-        overwrite=values.overwrite,
-        in_inference_form=values.inference_form,
-        image_size=image_size,
-        checkpoint=checkpoint,
-        step=step,
-    )
-    return 0
-
-
-def _export_stablehlo(values):
-    if values[SAVED_MODEL_ONLY].present:
-        raise command_line.UsageError(
-            f"--{SAVED_MODEL_ONLY} goes with --format={SAVED_MODEL}; for {STABLEHLO} there is --fold_batch_norm"
-        )
+    for name, model_format in _FORMAT_OF_FLAG.items():
+        if values[name].present and values.format != model_format:
+            raise command_line.UsageError(
+                f"--{name} goes with --format={model_format}; {values.format} has no such choice"
+            )
     path = _weights_path_or_none(values)
-    options = stablehlo_options.StableHLOOptions(
-        programs=tuple(values.programs),
-        size=stablehlo_options.parse_size(values.size) if values.size else None,
-        batch_size=values.batch_size,
-        weights_dtype=values.weights_dtype,
-        fold_batch_norm=values.fold_batch_norm,
-        check_steps=values.check_steps,
-        overwrite=values.overwrite,
-    )
+    options = _options(values)
     config = command_line.load_config(values)
-    stablehlo_options.check(config, options)
-    stablehlo_options.check_export_dir(values.export_dir, values.overwrite)
+    if options.format in (ONNX, LITERT):
+        config = _in_float32(config)
+    export_options.check(config, options)
+    # Before the model is built, which takes longer.
+    export_options.check_export_dir(values.export_dir, options.format, options.overwrite)
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     import keras
 
     from sp_transformer.model import builder
-    from sp_transformer.serving import stablehlo
+    from sp_transformer.serving import export, verification
 
     if path is None:
         keras.utils.set_random_seed(values.random_weights)
     model = builder.build_model(config)
-    about = {"weights": f"random, seed {values.random_weights}"}
+    source = {"weights": f"random, seed {values.random_weights}"}
     if path is not None:
-        step, checkpoint = command_line.restore(model, path)
-        about = {"checkpoint": str(checkpoint), "step": int(step)}
-    stablehlo.export_stablehlo(config, model, values.export_dir, options, about)
-    return 0
+        step, checkpoint = command_line.restore(model, path, config.evaluation.averaged_weights)
+        source = {"checkpoint": checkpoint, "step": step}
+    try:
+        export.export_model(config, model, values.export_dir, options, **source)
+    except verification.VerificationError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return exit_codes.FAILED
+    return exit_codes.DONE
+
+
+def _options(values) -> export_options.ExportOptions:
+    size = stablehlo_options.parse_size(values.size) if values.size else None
+    programs = None
+    if values.format == STABLEHLO:
+        programs = stablehlo_options.StableHLOOptions(
+            programs=tuple(values.programs),
+            size=size,
+            batch_size=values.batch_size,
+            weights_dtype=values.weights_dtype,
+            fold_batch_norm=values.fold_batch_norm,
+            check_steps=values.check_steps,
+        )
+    return export_options.ExportOptions(
+        format=values.format,
+        image_size=size,
+        inference_form=values.inference_form,
+        jit_compile=values.jit_compile,
+        quantization=values.quantization,
+        calibration_images=values.calibration_images,
+        overwrite=values.overwrite,
+        verify_images=values.verify_images,
+        stablehlo=programs,
+    )
+
+
+def _in_float32(config):
+    """The config with computation in float32, as the runtimes of some formats have no bfloat16."""
+    changed = type(config)()
+    changed.CopyFrom(config)
+    changed.training.precision = type(changed.training).FLOAT32
+    return changed
 
 
 def _weights_path_or_none(values):

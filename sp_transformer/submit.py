@@ -70,7 +70,7 @@ def main(values: flags.FlagValues) -> int:
     source = sources.create_source(config.data, split)
     folder = submission.SubmissionFolder(values.output_dir, form)
     model = builder.build_model(config)
-    command_line.restore(model, path)
+    command_line.restore(model, path, config.evaluation.averaged_weights)
     start = time.monotonic()
     count = submission.predict_into(folder, config, source, inference.Inference(model, config.data))
     archive = folder.finish(source.name(index) for index in range(len(source)))

@@ -11,7 +11,7 @@ from absl import flags
 
 from sp_transformer import command_line, exit_codes
 from sp_transformer.data import storage
-from sp_transformer.training import supervisor
+from sp_transformer.training import devices, supervisor
 
 _SPLITS_READ = {
     "train": ("train_split",),
@@ -19,6 +19,7 @@ _SPLITS_READ = {
     "train_and_eval": ("train_split", "eval_split"),
     "continuous_eval": ("eval_split",),
 }
+_TRAINS = ("train", "train_and_eval")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -59,17 +60,21 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "dry_run",
         False,
-        "Only prints what would be trained, its parts and their sizes. Needs neither the data nor "
-        "a model_dir.",
+        "Only prints what would be trained, its parts and their sizes, and what it would start from. "
+        "Needs neither the data nor a model_dir.",
         flag_values=values,
     )
+    command_line.define_averaged_weights_flag(values)
+    devices.define_flags(values)
     flags.adopt_module_key_flags(command_line, values)
+    flags.adopt_module_key_flags(devices, values)
 
 
 def main(values: flags.FlagValues) -> int:
     """Trains or evaluates as the flags say; returns the exit code."""
     if not values.dry_run:
         command_line.require(values, "model_dir")
+    wanted_devices = devices.from_flags(values, trains=values.mode in _TRAINS)
     if values.max_restarts and not values.dry_run and not supervisor.is_supervised():
         command = [sys.executable, "-m", "sp_transformer.train", *sys.argv[1:]]
         return supervisor.supervise(command, values.max_restarts)
@@ -86,15 +91,16 @@ def main(values: flags.FlagValues) -> int:
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if values.dry_run:
-        from sp_transformer.model import summary
+        from sp_transformer.training import dry_run
 
-        print(summary.dry_run_report(config))
+        print(dry_run.report(config))
         return 0
 
-    from sp_transformer.training import files, following, loop, modes
+    from sp_transformer.training import distribution, files, following, loop, modes
 
     try:
-        modes.run(values.mode, config, values.model_dir, values.eval_timeout_seconds)
+        strategy = distribution.create_strategy(wanted_devices)
+        modes.run(values.mode, config, values.model_dir, values.eval_timeout_seconds, strategy)
     except loop.NonFiniteLossError as error:
         return _say(error, exit_codes.NOT_FINITE)
     except files.WriteError as error:

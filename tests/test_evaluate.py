@@ -33,7 +33,12 @@ def test_checkpoint_is_scored_and_the_overrides_count(tiny_run, tmp_path):
     from sp_transformer.data.sources import create_source
 
     out = tmp_path / "out"
-    arguments = [f"--model_dir={tiny_run.model_dir}", f"--output_dir={out}", "--summaries"]
+    arguments = [
+        f"--model_dir={tiny_run.model_dir}",
+        f"--output_dir={out}",
+        "--summaries",
+        "--report",
+    ]
     override = "evaluation { max_images: 2 pictures: 0 }"
     assert evaluate.main(parse(*arguments, f"--override={override}")) == 0
     results = json.loads((out / "metrics.json").read_text())
@@ -49,6 +54,7 @@ def test_checkpoint_is_scored_and_the_overrides_count(tiny_run, tmp_path):
         np.add.at(counts, (label[kept], prediction[kept]), 1)
     assert results["confusion_matrix"] == counts.tolist()
     assert len(list(out.glob("events.out.tfevents*"))) == 1
+    assert str(tiny_run.model_dir / "ckpt-7") in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

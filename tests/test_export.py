@@ -26,7 +26,7 @@ def test_export_of_a_checkpoint_runs_without_keras_and_labels_as_the_model_does(
 ):
     target = tmp_path / "exported"
     assert export.main(parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}")) == 0
-    assert "equal the model's on every pixel" in capsys.readouterr().out
+    assert "labels equal the checkpoint's at 100.0000% of the pixels" in capsys.readouterr().out
     about = json.loads((target / "assets.extra" / "version.json").read_text())
     assert about["step"] == 7 and about["checkpoint"] == str(tiny_run.model_dir / "ckpt-7")
 
@@ -58,6 +58,7 @@ def test_export_of_a_checkpoint_runs_without_keras_and_labels_as_the_model_does(
 def test_stablehlo_of_a_checkpoint_expects_the_labels_of_the_model(tiny_run, tmp_path):
     target = tmp_path / "exported"
     arguments = ["--format=stablehlo", "--programs=forward", "--size=64x64"]
+    pytest.importorskip("jax")
     assert (
         export.main(
             parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}", *arguments)
@@ -105,6 +106,11 @@ def test_stablehlo_of_a_checkpoint_expects_the_labels_of_the_model(tiny_run, tmp
             "'64' is not HEIGHTxWIDTH",
         ),
         (["--export_dir=e", "--model_dir=absent"], "config.textproto.*--config_file"),
+        (["--export_dir=e", "--model_dir=m", "--quantization=int8"], "goes with --format=litert"),
+        (
+            ["--export_dir=e", "--model_dir=m", "--format=onnx", "--inference_form"],
+            "--inference_form goes with --format=saved_model; onnx has no such choice",
+        ),
     ],
 )
 def test_flags_that_do_not_fit_together_are_errors(arguments, words, tmp_path, monkeypatch):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -26,12 +28,15 @@ def model(tmp_path_factory):
 
     module.both = both
     folder = tmp_path_factory.mktemp("model")
-    tf.saved_model.save(module, str(folder), signatures={"superpixels": both})
+    tf.saved_model.save(
+        module, str(folder), signatures={"superpixels": both, "serving_default": both}
+    )
     classes = [{"name": "dark", "color": "#000000"}, {"name": "bright", "color": "#ffff00"}]
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / "label_map.json").write_text(
         json.dumps({"classes": classes, "ignore_label": 255})
     )
+    (folder / "assets.extra" / "version.json").write_text(json.dumps({"sp_transformer": "0.1.0"}))
     return folder
 
 
@@ -91,3 +96,47 @@ def test_faults_exit_with_2_and_plain_text(arguments, words, tmp_path):
     assert done.returncode == 2, done.stderr
     assert "predict: " in done.stderr and words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_whole_files_only(model, tmp_path, number, code):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    for index in range(400):
+        Image.fromarray(image).save(folder / f"{index:03}.bmp")
+    out = tmp_path / "out"
+    running = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "sp_transformer.predict",
+            *(f"--model={model}", f"--input={folder}", f"--output_dir={out}"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "003_labels.png").exists() and time.monotonic() < deadline:
+        assert running.poll() is None, running.stdout.read()
+        time.sleep(0.005)
+    running.send_signal(number)
+    printed, _ = running.communicate(timeout=60)
+    assert running.returncode == code, printed
+    assert "interrupted" in printed and "Traceback" not in printed
+    written = sorted(path.name for path in out.iterdir())
+    done = [name for name in written if name.endswith("_superpixels.json")]
+    assert 3 < len(done) < 400
+    assert f"{len(done)} images predicted" in printed
+    for name in done:
+        for ending in ("labels.png", "overlay.png", "superpixels.png"):
+            Image.open(out / name.replace("superpixels.json", ending)).load()
+    assert len(written) == 4 * len(done) + 1
+
+
+def test_a_pixel_is_given_as_two_numbers():
+    with pytest.raises(ValueError, match=r"--pixel=3 is no pixel.*--pixel=100,250"):
+        predict.main(parse("--model=m", "--input=i", "--output_dir=o", "--pixel=3"))

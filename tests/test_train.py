@@ -74,6 +74,59 @@ def test_faults_are_plain_text_and_exit_with_2(config_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "text"),
+    [
+        (["--num_gpus", "99"], {}, "--num_gpus 99 exceeds the"),
+        (["--master", "local"], {}, "--master 'local': no TPU can be had"),
+        (["--num_gpus", "1", "--num_virtual_devices", "2"], {}, "exclude each other"),
+        (["--num_virtual_devices", "2"], {}, "batch_size 1 does not divide by the 2 replicas"),
+        ([], {"TF_CONFIG": "{worker}"}, "TF_CONFIG is not JSON"),
+        (
+            ["--override", "evaluation { averaged_weights: true }"],
+            {},
+            "averaged_weights (--averaged_weights) is true and training.ema_decay 0",
+        ),
+    ],
+)
+def test_mistakes_of_a_distributed_run_are_one_line(
+    config_file, tmp_path, monkeypatch, arguments, environment, text
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = run_train("--config_file", config_file, "--model_dir", tmp_path / "run", *arguments)
+    assert result.returncode == 2, result.stderr
+    assert text in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_rehearses_two_devices_and_evaluates_the_average(config_file, tmp_path):
+    model_dir, scores = tmp_path / "run", tmp_path / "scores"
+    result = run_train(
+        *("--config_file", config_file, "--model_dir", model_dir, "--num_virtual_devices", 2),
+        *("--override", "training { batch_size_per_replica: 1 ema_decay: 0.9 }"),
+        *("--mode", "train_and_eval", "--averaged_weights"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 images a step on 2 replicas, 1 on each; learning rate 0.001" in result.stdout
+    assert json.loads((model_dir / "eval" / "metrics.json").read_text())["averaged_weights"]
+    evaluated = subprocess.run(
+        [
+            *(sys.executable, "-m", "sp_transformer.evaluate", "--model_dir", str(model_dir)),
+            *("--output_dir", str(scores), "--num_virtual_devices", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    # The config of the run says that it is the average that counts.
+    ours, its = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (scores, model_dir / "eval")
+    )
+    assert ours["averaged_weights"] and ours["confusion_matrix"] == its["confusion_matrix"]
+
+
 def test_trains_evaluates_and_resumes(config_file, tmp_path):
     model_dir = tmp_path / "run"
     result = run_train(

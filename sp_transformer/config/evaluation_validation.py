@@ -16,11 +16,19 @@ def check_evaluation_options(faults, config):
     checks.positive(faults, "evaluation.poll_interval_seconds", interval)
     path = "evaluation.boundary_iou_width"
     checks.in_range(faults, path, evaluation.boundary_iou_width, 0, 1, open_high=True)
+    if evaluation.averaged_weights and not config.training.ema_decay:
+        faults.append(
+            "evaluation.averaged_weights (--averaged_weights) is true and training.ema_decay 0, so that there is no "
+            "average; set training.ema_decay before training, or evaluation.averaged_weights to false"
+        )
     _check_modes(faults, evaluation.modes)
     for field, smallest in (("distance_bounds", 0), ("size_bounds", 1)):
         path = f"evaluation.failure_analysis.{field}"
         _check_growing(faults, path, getattr(evaluation.failure_analysis, field), smallest)
     _check_superpixels(faults, evaluation.superpixels)
+    for field, limit in (("examples", 10), ("thumbnails", 200)):
+        path = f"evaluation.report.{field}"
+        checks.in_range(faults, path, getattr(evaluation.report, field), 0, limit)
     _check_static_size(faults, config)
 
 

@@ -8,8 +8,10 @@ from sp_transformer.config import (
     checks,
     data_validation,
     evaluation_validation,
+    fine_tuning_validation,
     label_map,
     registries,
+    training_validation,
 )
 
 
@@ -31,9 +33,8 @@ def find_faults(config, check_data=False) -> list[str]:
     _check_input_size(faults, config)
     data_validation.check_data_options(faults, config)
     _check_num_classes(faults, config)
-    _check_optimisation(faults, config.training)
-    _check_loss(faults, config)
-    _check_intervals(faults, config.training)
+    training_validation.check_training_options(faults, config)
+    fine_tuning_validation.check_fine_tuning_options(faults, config)
     evaluation_validation.check_evaluation_options(faults, config)
     if check_data:
         fields = data_validation.SPLIT_FIELDS if check_data is True else tuple(check_data)
@@ -57,6 +58,8 @@ def _check_backbone(faults, backbone):
     for field in resnet_only:
         if not is_resnet:
             _check_unused(faults, backbone, field, f"one of {', '.join(registries.RESNETS)}")
+    if backbone.name not in registries.CONVNEXTS:
+        _check_unused(faults, backbone, "zero_padding", f"one of {', '.join(registries.CONVNEXTS)}")
     if backbone.name not in registries.BOTTLENECK_RESNETS:
         bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
         _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)
@@ -182,56 +185,3 @@ def _check_num_classes(faults, config):
             f"model.num_classes {stated} does not agree with the {known} classes of "
             f"data.label_map; remove it, or set it to {known}"
         )
-
-
-def _check_optimisation(faults, training):
-    for field in ("batch_size", "steps", "learning_rate", "poly_power", "epsilon"):
-        checks.positive(faults, f"training.{field}", getattr(training, field))
-    for field in ("backbone_learning_rate_multiplier", "weight_decay"):
-        checks.not_negative(faults, f"training.{field}", getattr(training, field))
-    checks.not_negative(
-        faults, "training.gradient_clip_norm", training.gradient_clip_norm, "no clipping"
-    )
-    for field in ("beta_1", "beta_2"):
-        checks.in_range(faults, f"training.{field}", getattr(training, field), 0, 1, open_high=True)
-    checks.not_negative(faults, "training.warmup_steps", training.warmup_steps, "no warmup")
-    if training.warmup_steps > training.steps > 0:
-        faults.append(
-            f"training.warmup_steps {training.warmup_steps} exceeds training.steps "
-            f"{training.steps}; set it to at most {training.steps} "
-            "(the published runs warm up for a twelfth or less)"
-        )
-    end = training.poly_end_learning_rate
-    checks.not_negative(faults, "training.poly_end_learning_rate", end)
-    if end > training.learning_rate > 0:
-        faults.append(
-            f"training.poly_end_learning_rate {checks.number(end)} exceeds training.learning_rate "
-            f"{checks.number(training.learning_rate)}, so that the rate would grow; set it to less"
-        )
-
-
-def _check_loss(faults, config):
-    fraction = config.training.top_k_fraction
-    checks.in_range(faults, "training.top_k_fraction", fraction, 0, 1, open_low=True)
-    pixels = config.data.crop_height * config.data.crop_width
-    if 0 < fraction <= 1 and pixels > 0 and round(fraction * pixels) == 0:
-        faults.append(
-            f"training.top_k_fraction {checks.number(fraction)} of a crop of {pixels} pixels is "
-            f"less than one pixel; set it to at least {checks.number(1 / pixels)}"
-        )
-
-
-def _check_intervals(faults, training):
-    intervals = {
-        f"training.{field}": getattr(training, field)
-        for field in ("save_interval_steps", "log_interval_steps", "picture_interval_steps")
-    }
-    checks.positive(faults, "training.checkpoints_to_keep", training.checkpoints_to_keep)
-    checks.positive(faults, "training.steps_per_loop", training.steps_per_loop)
-    for path, value in intervals.items():
-        if path == "training.picture_interval_steps":
-            checks.not_negative(faults, path, value, "no pictures")
-        else:
-            checks.positive(faults, path, value)
-        if value > 0 and training.steps_per_loop > 0:
-            checks.divides(faults, "training.steps_per_loop", training.steps_per_loop, path, value)

@@ -5,6 +5,7 @@ Shapes: Y, X are the height and width of one image in pixels, K the number of cl
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -64,15 +65,19 @@ def superpixel_boundaries(ids: np.ndarray) -> np.ndarray:
     return boundaries
 
 
-def draw_boundaries(image: np.ndarray, ids: np.ndarray, color=(255, 255, 0)) -> np.ndarray:
-    """Draws the outlines of superpixels over an image.
+def draw_boundaries(
+    image: np.ndarray, ids: np.ndarray, color=(255, 255, 0), outline=(0, 0, 0)
+) -> np.ndarray:
+    """Draws the outlines of superpixels over an image, light between dark, so that they show on any ground.
 
-    Lines are one pixel wide, and one more for every further 1000 pixels of the longer side.
+    The light line is one pixel wide, and one more for every further 1000 pixels of the longer side; the dark ones on
+    both sides of it are half as wide, at least one pixel.
 
     Args:
       image: uint8 [Y, X, 3].
       ids: integer [Y, X].
       color: RGB of the lines.
+      outline: RGB of what runs along them; None for nothing.
 
     Returns:
       uint8 [Y, X, 3], a new array.
@@ -84,9 +89,15 @@ def draw_boundaries(image: np.ndarray, ids: np.ndarray, color=(255, 255, 0)) -> 
             "have one height and width"
         )
     boundaries = superpixel_boundaries(ids)
-    for step in range(1, math.ceil(max(ids.shape) / _PIXELS_PER_LINE_WIDTH)):
+    width = math.ceil(max(ids.shape) / _PIXELS_PER_LINE_WIDTH)
+    for step in range(1, width):
         # Alternately to the right and left, so that the line stays where the boundary is.
         boundaries = _widened(boundaries, towards_end=step % 2 == 1)
+    if outline is not None:
+        around = boundaries
+        for step in range(2 * max(1, width // 2)):
+            around = _widened(around, towards_end=step % 2 == 1)
+        image[around] = outline
     image[boundaries] = color
     return image
 
@@ -109,41 +120,6 @@ def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
     return canvas
 
 
-def example_picture(image, label, prediction, superpixels, label_map, max_side=512) -> np.ndarray:
-    """One example at a glance: image and truth above, prediction and superpixels below.
-
-    Panels are reduced first and outlined then, so that outlines are seen however large the image is; they lie on the
-    darkened image, against which they stand out also where it is bright.
-
-    Args:
-      image: uint8 [Y, X, 3].
-      label: integer [Y, X] train ids.
-      prediction: integer [Y, X] train ids.
-      superpixels: integer [Y, X] superpixel ids.
-      label_map: a LabelMap.
-      max_side: pixels of a panel's longer side at most.
-
-    Returns:
-      uint8 [about 2 panels, 2 panels, 3].
-    """
-    scale = min(1.0, max_side / max(image.shape[:2]))
-    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
-
-    def reduced(array, method):
-        return np.asarray(Image.fromarray(array).resize(size, method))
-
-    photo = reduced(np.ascontiguousarray(image), Image.Resampling.BOX)
-    label, prediction, superpixels = (
-        reduced(np.asarray(ids, np.int32), Image.Resampling.NEAREST)
-        for ids in (label, prediction, superpixels)
-    )
-    outlined = draw_boundaries(blend(photo, np.zeros(3, np.uint8), 0.35), superpixels)
-    upper = side_by_side([photo, colorize(label, label_map)])
-    lower = side_by_side([colorize(prediction, label_map), outlined])
-    gap = np.full((_GAP, upper.shape[1], 3), 255, np.uint8)
-    return np.concatenate([upper, gap, lower])
-
-
 def evenly_spaced(total: int, count: int) -> list[int]:
     """Up to `count` positions from 0 to total - 1 with equal gaps, the first included."""
     count = min(total, count)
@@ -160,24 +136,50 @@ def legend(label_map, columns: int = 1) -> np.ndarray:
     Returns:
       uint8 [Y, X, 3].
     """
-    font = ImageFont.load_default()
-    row, swatch, margin = 20, 14, 4
-    text_width = max((math.ceil(font.getlength(name)) for name in label_map.names), default=0)
+    return color_key(label_map.names, label_map.colors, columns)
+
+
+def color_key(names: Sequence[str], colors, columns: int = 1, text_size: int = 12) -> np.ndarray:
+    """Draws a swatch and a name for each colour on white.
+
+    Args:
+      names: K texts.
+      colors: K RGB colours of 0..255.
+      columns: number of columns, filled from top to bottom.
+      text_size: height of the letters in pixels; swatches and gaps follow it.
+
+    Returns:
+      uint8 [Y, X, 3].
+    """
+    face = font(text_size)
+    row, swatch, margin = (round(part * text_size / 12) for part in (20, 14, 4))
+    text_width = max((math.ceil(face.getlength(name)) for name in names), default=0)
     column_width = swatch + text_width + 4 * margin
-    rows = max(1, math.ceil(len(label_map.names) / columns))
+    rows = max(1, math.ceil(len(names) / columns))
     size = (columns * column_width, rows * row + 2 * margin)
     canvas = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(canvas)
-    for i, (name, color) in enumerate(zip(label_map.names, label_map.colors, strict=True)):
+    for i, (name, color) in enumerate(zip(names, colors, strict=True)):
         left = i // rows * column_width + margin
         top = i % rows * row + margin + (row - swatch) // 2
         draw.rectangle(
             (left, top, left + swatch - 1, top + swatch - 1), fill=tuple(map(int, color))
         )
         draw.text(
-            (left + swatch + margin, top + swatch // 2), name, (0, 0, 0), font=font, anchor="lm"
+            (left + swatch + margin, top + swatch // 2), name, (0, 0, 0), font=face, anchor="lm"
         )
     return np.array(canvas)
+
+
+@functools.cache
+def font(size: int):
+    """Pillow's own font, so that pictures are the same on every machine, at a height in pixels."""
+    return ImageFont.load_default(size)
+
+
+def font_size(shape) -> int:
+    """A height of letters, in pixels, that can be read beside a picture [Y, X, ...] seen as a whole."""
+    return max(12, round(max(shape[:2]) / 45))
 
 
 def _widened(mask, towards_end):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -25,6 +26,8 @@ _READ_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# zlib's Z_RLE: matches of distance one only, which is what the noise of a photograph leaves to be found.
+_RUN_LENGTHS = 3
 JPEG_START = b"\xff\xd8\xff"
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
@@ -63,6 +66,23 @@ def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _READ_ERRORS as error:
         raise _unreadable("image", path, error, data) from error
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Reads height and width of the image that `read_image` would return, without decoding it.
+
+    Raises:
+      FileFault: if the file is missing or no image; it names the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Whoever asks for the size decides by it what is too large.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                return image.size if turned else image.size[::-1]
+    except _READ_ERRORS as error:
+        raise _unreadable("image", path, error, None) from error
 
 
 def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray:
@@ -157,8 +177,15 @@ def read_upright_jpeg(name: str, data: bytes) -> np.ndarray:
         raise _unreadable("image", name, ValueError(error.message), data) from error
 
 
-def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_png(path: str | os.PathLike, array: np.ndarray, fast: bool = False) -> None:
     """Writes uint8 [Y, X, 3], uint8 [Y, X] or uint16 [Y, X] as PNG and creates missing folders.
+
+    Whoever sees the file sees all of it.
+
+    Args:
+      path: of the file.
+      array: the pixels.
+      fast: whether time counts more than bytes: photographs take a quarter of the time and are no larger.
 
     Raises:
       ValueError: if the array has another shape or type.
@@ -171,9 +198,20 @@ def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
             f"cannot write {array.dtype} {list(array.shape)} to {path}: a PNG takes uint8 "
             "[Y, X, 3], uint8 [Y, X] or uint16 [Y, X]"
         )
+    options = {"compress_level": 1, "compress_type": _RUN_LENGTHS} if fast else {}
+    replace_file(path, encode(array, "PNG", **options))
+
+
+def replace_file(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file under a temporary name and renames it, so that it is there complete or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, format="PNG")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _unreadable(kind, path, error, data):

@@ -9,6 +9,7 @@ import time
 
 import tensorflow as tf
 
+from sp_transformer import environment
 from sp_transformer.config import derived
 from sp_transformer.data import drawing, skipping, sources, storage
 from sp_transformer.evaluation import (
@@ -19,12 +20,16 @@ from sp_transformer.evaluation import (
     scores,
     superpixel_scores,
 )
+from sp_transformer.evaluation.report import page, pictures
 from sp_transformer.model import inference as inference_lib
+from sp_transformer.pictures import panels
 
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.json"
 SUPERPIXELS_FILE = "superpixels.json"
+REPORT_FILE = "report.html"
 CURVES_FILE = "superpixels.svg"
+_PICTURE_SIDE = 512  # Of a panel for TensorBoard, in pixels.
 
 
 def evaluate(
@@ -59,12 +64,13 @@ def evaluate(
     Returns:
       What metrics.json holds: the scores of the first mode (scores.SegmentationScores.results),
       its name as mode, and modes {name: scores} of all; num_images, seconds and images_per_second
-      (the whole evaluation, tracing included), step, checkpoint, experiment_name, split, and
+      (the whole evaluation, tracing included), step, checkpoint, averaged_weights (whether the
+      moving average of the weights was asked for), experiment_name, split, and
       skipped_files {name: reason} where `data.skip_corrupt` left files out.
 
       Beside it, per_image.json lists name, num_pixels (counted ones), miou and pixel_accuracy of
       every image, in the first mode; superpixels.json (superpixel_scores.SuperpixelScores.results)
-      and its curves as superpixels.svg are written if they are asked for.
+      and its curves as superpixels.svg, and report.html are written if they are asked for.
 
     Raises:
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
@@ -76,9 +82,8 @@ def evaluate(
     source = _labelled_source(config)
     if predictor is None:
         inference = inference or inference_lib.Inference(model, config.data)
-        predictor = predictors.ModelPredictor(
-            inference, config, strategy, options.superpixels.enabled
-        )
+        wanted = options.superpixels.enabled or options.report.enabled
+        predictor = predictors.ModelPredictor(inference, config, strategy, superpixels=wanted)
     superpixels = None
     if options.superpixels.enabled:
         superpixels = superpixel_scores.SuperpixelScores(label_map, options.superpixels)
@@ -86,6 +91,9 @@ def evaluate(
     first_mode = predictor.modes[0]
     expected = min(len(source), options.max_images or len(source))
     drawn = set(drawing.evenly_spaced(expected, options.pictures))
+    report_pictures = None
+    if options.report.enabled:
+        report_pictures = pictures.ReportPictures(label_map, expected, options.report)
     per_image = []
     start = time.monotonic()
     skipped = skipping.SkippedFiles(source.left_out)
@@ -106,6 +114,15 @@ def evaluate(
         if summary_writer is not None and len(per_image) in drawn:
             with summary_writer.as_default(step=step or 0):
                 _write_picture(inference, example, first_mode, label_map)
+        if report_pictures is not None:
+            report_pictures.add(
+                example.name,
+                example.image,
+                example.label,
+                example.predictions[first_mode],
+                example.superpixels,
+                of_image[first_mode],
+            )
         per_image.append(_image_scores(example.name, of_image[first_mode]))
     seconds = time.monotonic() - start
     if skipped.message():
@@ -121,19 +138,33 @@ def evaluate(
         "images_per_second": len(per_image) / seconds,
         "step": None if step is None else int(step),
         "checkpoint": None if checkpoint is None else str(checkpoint),
+        "averaged_weights": options.averaged_weights,
         "experiment_name": config.experiment_name,
         "split": config.data.eval_split,
     }
     if skipped.reasons():
         results["skipped_files"] = skipped.reasons()
     write_json(storage.join(output_dir, PER_IMAGE_FILE), per_image)
+    measured = None
     if superpixels is not None:
         measured = superpixels.results()
         write_json(storage.join(output_dir, SUPERPIXELS_FILE), measured)
         picture = curves.superpixel_curves(measured["curves"])
         storage.write_file(storage.join(output_dir, CURVES_FILE), picture.encode())
     write_json(storage.join(output_dir, METRICS_FILE), results)
-    _print_tables(results, superpixels, label_map)
+    if report_pictures is not None:
+        report = page.Evaluation(
+            config=config,
+            label_map=label_map,
+            results=results,
+            per_image=per_image,
+            superpixels=measured,
+            pictures=report_pictures,
+            environment=environment.describe(),
+            command=page.command_line(),
+        )
+        storage.write_file(storage.join(output_dir, REPORT_FILE), page.render(report).encode())
+    _print_tables(results, measured, label_map)
     if summary_writer is not None:
         _write_scalars(summary_writer, results, step or 0)
     return results
@@ -187,15 +218,15 @@ def _check_counted(per_image, config, label_map) -> None:
         )
 
 
-def _print_tables(results, superpixels, label_map) -> None:
+def _print_tables(results, measured, label_map) -> None:
     for mode, of_mode in results["modes"].items():
         if len(results["modes"]) > 1:
             print(f"\n{mode}")
         print(scores.format_table(label_map.names, of_mode, results["num_images"]))
         if "failure_analysis" in of_mode:
             print("\n" + failure_analysis.format_results(of_mode["failure_analysis"]))
-    if superpixels is not None:
-        print("\n" + superpixel_scores.format_table(superpixels.results()))
+    if measured is not None:
+        print("\n" + superpixel_scores.format_table(measured))
     print(end="", flush=True)
 
 
@@ -223,7 +254,12 @@ def _write_picture(inference, example: passes.Example, mode, label_map) -> None:
     if superpixels is None:
         _, ids = inference.labels_and_superpixels(tf.constant(example.image[None]))
         superpixels = ids[0].numpy()
-    picture = drawing.example_picture(
-        example.image, example.label, example.predictions[mode], superpixels, label_map
+    picture = panels.segmentation_panel(
+        example.image,
+        example.predictions[mode],
+        superpixels,
+        label_map,
+        example.label,
+        max_side=_PICTURE_SIDE,
     )
     tf.summary.image(f"pictures/{example.name}", picture[None])

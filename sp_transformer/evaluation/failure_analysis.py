@@ -138,7 +138,7 @@ def format_results(results: dict) -> str:
     ):
         bins = [entry for entry in results[key] if entry["pixels"]]
         total = sum(entry["pixels"] for entry in bins)
-        spans = [_span(entry, unit) for entry in bins]
+        spans = [span(entry, unit) for entry in bins]
         width = max([len(title), *map(len, spans)])
         lines.append(f"{title:<{width}}  {'mIoU %':>6}  {'accuracy %':>10}  {'pixels %':>8}")
         lines += [
@@ -149,7 +149,8 @@ def format_results(results: dict) -> str:
     return "\n".join(lines)
 
 
-def _span(entry, unit):
+def span(entry: dict, unit: str) -> str:
+    """The range of a bin in words."""
     if entry["to"] is None:
         return f"{entry['from']} {unit} and more"
     if entry["from"] == entry["to"]:

@@ -25,7 +25,7 @@ HIGHER_IS_BETTER = {
     "compactness": True,
 }
 _SLIC_TRIES, _SLIC_TOLERANCE = 3, 0.05
-_HEADINGS = {
+HEADINGS = {
     "superpixels": "count",
     "components": "connected",
     "achievable_accuracy": "ASA %",
@@ -179,20 +179,25 @@ def slic(image, count: int, options) -> np.ndarray:
 
 def format_table(results: dict) -> str:
     """A table for people, of what `SuperpixelScores.results` gives."""
-    titles = [
-        kind["kind"] if kind["factor"] is None else f"{kind['kind']}, {kind['factor']:g} x count"
-        for kind in results["kinds"]
-    ]
+    titles = [title(kind) for kind in results["kinds"]]
     width = max(map(len, titles))
-    lines = [" " * width + "".join(f"{heading:>10}" for heading in _HEADINGS.values())]
-    for title, kind in zip(titles, results["kinds"], strict=True):
-        cells = (_cell(measure, kind[measure]) for measure in _HEADINGS)
-        lines.append(f"{title:<{width}}" + "".join(f"{cell:>10}" for cell in cells))
+    lines = [" " * width + "".join(f"{heading:>10}" for heading in HEADINGS.values())]
+    for name, kind in zip(titles, results["kinds"], strict=True):
+        cells = (cell(measure, kind[measure]) for measure in HEADINGS)
+        lines.append(f"{name:<{width}}" + "".join(f"{text:>10}" for text in cells))
     lines.append(f"means of {results['kinds'][0]['images']} images; UE: lower is better")
     return "\n".join(lines)
 
 
-def _cell(measure, value):
+def title(kind: dict) -> str:
+    """The name of a row, of one of `kinds`."""
+    if kind["factor"] is None:
+        return kind["kind"]
+    return f"{kind['kind']}, {kind['factor']:g} x count"
+
+
+def cell(measure: str, value) -> str:
+    """A measure as tables show it: counts as they are, the rest in percent."""
     if value is None:
         return "-"
     if measure in ("superpixels", "components"):

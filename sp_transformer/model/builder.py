@@ -57,6 +57,8 @@ def build_model(config) -> SPTransformer:
             ),
             name="sp_transformer",
         )
+        backbone.rematerialize = config.training.rematerialize_backbone
+        model.tokenizer.rematerialize = config.training.rematerialize_tokenizer
         # A symbolic call creates every variable without computing anything.
         model(keras.Input((height, width, 3), batch_size=1))
     return model
@@ -90,6 +92,7 @@ def _build_backbone(options, endpoint_strides):
         stem_max_pool=options.stem_max_pool,
         stride_in_first_conv=options.stride_in_first_conv,
         conv_bias=options.conv_bias,
+        zero_padding=options.zero_padding,
     )
 
 

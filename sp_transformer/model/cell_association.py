@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sp_transformer.model import cpu_kernels
+from sp_transformer.model import cpu_kernels, portable
 from sp_transformer.model.interpolation import interpolation_matrix, resize_bilinear
 from sp_transformer.model.neighborhood import namespace
 from sp_transformer.model.superpixel_grid import SuperpixelGrid
@@ -179,6 +179,10 @@ def _map_bands(function, tensors, grid, view):
       int32 [B, Y, X].
     """
     batch, (height, width) = ops.shape(tensors[0])[0], view
+    if portable.enabled():
+        values = ops.reshape(function(tensors), [batch * grid.rows, grid.columns, height, width])
+        values = ops.transpose(ops.cast(values, "int32"), (0, 2, 1, 3))
+        return ops.reshape(values, [batch, grid.rows * height, grid.columns * width])
     rows = _BAND_ROWS
     if not grid.static or grid.rows % rows:
         rows = 1

@@ -67,9 +67,21 @@ class SelfAttention(keras.layers.Layer):
 
     def _attend(self, queries, keys, values):
         """[B, m, D], [B, M, D] twice -> [B, m, D]."""
-        logits = ops.cast(ops.matmul(queries, ops.swapaxes(keys, 1, 2)), "float32")
-        weights = ops.softmax(logits, axis=-1)
+        weights = self._weights(queries, keys)
         return ops.matmul(ops.cast(weights, values.dtype), values)
+
+    def _weights(self, queries, keys):
+        """[B, m, D], [B, M, D] -> float32 [B, m, M]."""
+        logits = ops.cast(ops.matmul(queries, ops.swapaxes(keys, 1, 2)), "float32")
+        return ops.softmax(logits, axis=-1)
+
+    def weights_of(self, x, token):
+        """The softmax of one token's products with all, for pictures: [B, M, E] -> float32 [B, heads, M]."""
+        y = self.norm(x)
+        queries = dense(self.query, y[:, token : token + 1]) * (x.shape[-1] // self.heads) ** -0.5
+        pairs = (ops.split(part, self.heads, axis=-1) for part in (queries, dense(self.key, y)))
+        weights = [self._weights(*head) for head in zip(*pairs, strict=True)]
+        return ops.concatenate(weights, axis=1)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -124,6 +136,23 @@ class SuperpixelClassifier(keras.layers.Layer):
         for attention, feed_forward in zip(self.self_attentions, self.feed_forwards, strict=True):
             x = feed_forward(attention(x))
         return ops.reshape(self.logits(self.norm(x)), [batch, rows, columns, self.num_classes])
+
+    def attention_weights(self, superpixels, layer, token):
+        """The weights with which one token attends to all in one layer, for pictures.
+
+        Args:
+          superpixels: [B, R, C, E].
+          layer: 0 to layers - 1.
+          token: r*C + c.
+
+        Returns:
+          float32 [B, heads, R*C], each row with the sum 1.
+        """
+        batch, rows, columns, channels = ops.shape(superpixels)
+        x = ops.reshape(superpixels, [batch, rows * columns, channels])
+        for index in range(layer):
+            x = self.feed_forwards[index](self.self_attentions[index](x))
+        return self.self_attentions[layer].weights_of(x, token)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.num_classes)

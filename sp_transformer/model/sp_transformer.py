@@ -80,7 +80,8 @@ class SPTransformer(keras.Model):
 
         Args:
           images: [B, Y, X, 3], RGB, values 0..255, uint8 or float.
-          training: whether BatchNorm and drop path act as in training.
+          training: whether BatchNorm and drop path act as in training; in a backbone that is not `trainable` they
+            never do.
           return_endpoints: whether the backbone's endpoints are among the results.
 
         Returns:
@@ -93,9 +94,7 @@ class SPTransformer(keras.Model):
           ValueError: if `training` and the image size needs padding.
         """
         images, image_size = self.prepare(images, training)
-        grid = self.superpixel_grid(*ops.shape(images)[1:3])
-        endpoints = self.backbone(images, training=training)
-        pixels, superpixels = self.tokenizer(self.hypercolumn(endpoints, grid=grid), grid=grid)
+        endpoints, pixels, superpixels = self._tokens(images, training)
         superpixel_logits = self.classifier(superpixels)
         pixels, superpixels = self.association.normalize(pixels, superpixels)
         features = {
@@ -107,6 +106,10 @@ class SPTransformer(keras.Model):
         if return_endpoints:
             features["endpoints"] = endpoints
         return features
+
+    def superpixel_tokens(self, images):
+        """[B, Y, X, 3] -> [B, R, C, E], the superpixels as the classifier takes them, in inference."""
+        return self._tokens(self.prepare(images)[0], training=False)[-1]
 
     def superpixel_grid(self, height, width) -> SuperpixelGrid:
         """The grid, and the tiles, of a padded image of that size."""
@@ -124,6 +127,13 @@ class SPTransformer(keras.Model):
             self._association_logits(features, grid), classes, grid, self.association.view(grid)
         )
         return self._crop(logits, features)
+
+    def association_logits(self, features):
+        """Eq. 5 as a map, float32 [B, Y, X, 9]; the 9 neighbours in row-major order from (-1, -1) to (1, 1)."""
+        grid = self._grid(features)
+        logits = ops.swapaxes(self._association_logits(features, grid), 2, 3)
+        view = SuperpixelGrid(grid.rows, grid.columns, *self.association.view(grid))
+        return self._crop(view.ungroup(logits), features)
 
     def cell_semantic_logits(self, features):
         """The same logits by cell, [B, R*C, v*u, num_classes], for a loss that does not ask where pixels lie.
@@ -186,6 +196,20 @@ class SPTransformer(keras.Model):
                 constant_values=normalization.padding_value(self.input_normalization),
             )
         return images, (height, width)
+
+    def _tokens(self, images, training):
+        """Endpoints, and the tokenizer's pixels [B, G, P, E] and superpixels [B, R, C, E], of prepared images."""
+        grid = self.superpixel_grid(*ops.shape(images)[1:3])
+        endpoints = self._endpoints(images, training)
+        pixels = self.hypercolumn(endpoints, grid=grid)
+        return endpoints, *self.tokenizer(pixels, grid=grid, training=training)
+
+    def _endpoints(self, images, training):
+        if self.backbone.trainable:
+            return self.backbone(images, training=training)
+        # Frozen: without drop path, and cut off, so that no gradient of it is computed or its activations kept.
+        endpoints = self.backbone(images, training=False)
+        return {stride: ops.stop_gradient(x) for stride, x in endpoints.items()}
 
     def _grid(self, features):
         return self.tokenizer.grid(*ops.shape(features["superpixel_features"])[1:3])

@@ -202,10 +202,10 @@ def format_summary(summary, precision="float32"):
     return "\n".join(lines)
 
 
-def dry_run_report(config):
-    """The dry run's text for a validated ExperimentOptions; see `summarize` for the numbers."""
+def dry_run_report(config, model=None):
+    """The dry run's text for a validated ExperimentOptions; arguments and numbers as those of `summarize`."""
     precision = training_pb2.TrainingOptions.Precision.Name(config.training.precision).lower()
-    return format_summary(summarize(config), precision)
+    return format_summary(summarize(config, model), precision)
 
 
 __all__ = [

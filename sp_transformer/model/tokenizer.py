@@ -10,7 +10,7 @@ import math
 import keras
 from keras import ops
 
-from sp_transformer.model import cpu_kernels, local_attention
+from sp_transformer.model import cpu_kernels, local_attention, rematerialization
 from sp_transformer.model.cross_attention import CrossAttention
 from sp_transformer.model.interpolation import resize_bilinear, upsample_to_tiles
 from sp_transformer.model.superpixel_grid import SuperpixelGrid, is_static
@@ -35,6 +35,9 @@ class Tokenizer(keras.layers.Layer):
       position_embedding: whether tokens get learned position embeddings.
       position_embedding_stride: grid cells per entry of the embedding tables, along each axis.
       projection, feed_forward_width, implementation: as in CrossAttention.
+
+    Attributes:
+      rematerialize: whether training keeps only the inputs of each layer for the backward pass.
 
     Raises:
       ValueError: if pixel_grid, or the static size of an input, is not a multiple of cell_size.
@@ -74,6 +77,8 @@ class Tokenizer(keras.layers.Layer):
         self.projection = projection
         self.feed_forward_width = feed_forward_width
         self.implementation = implementation
+        # Not in the config of the layer: it says how training is run, not what is computed.
+        self.rematerialize = False
         self._check_divides(self.pixel_grid)
         # A tuple: tf.train.Checkpoint does not see layers in lists.
         self.cross_attentions = tuple(
@@ -113,12 +118,13 @@ class Tokenizer(keras.layers.Layer):
         tile = local_attention.TILE[self.implementation]
         return SuperpixelGrid(rows, columns, self.cell_size, self.cell_size, tile)
 
-    def call(self, pixels, grid=None):
+    def call(self, pixels, grid=None, training=False):
         """Tokenizes a map, or pixels that are regrouped already.
 
         Args:
           pixels: [B, H, W, E]; with a grid [B, G, P, E], regrouped by it.
           grid: a SuperpixelGrid of this layer's `grid`, or None.
+          training: whether `rematerialize` applies; nothing else depends on it.
 
         Returns:
           (pixels in the layout they came in, superpixels [B, R, C, E]).
@@ -127,11 +133,11 @@ class Tokenizer(keras.layers.Layer):
             self._check_divides(pixels.shape[1:3])
             height, width = ops.shape(pixels)[1:3]
             grid = self.grid(height // self.cell_size, width // self.cell_size)
-            pixels, superpixels = self._tokenize(grid.regroup(pixels), grid)
+            pixels, superpixels = self._tokenize(grid.regroup(pixels), grid, training)
             return grid.ungroup(pixels), superpixels
-        return self._tokenize(pixels, grid)
+        return self._tokenize(pixels, grid, training)
 
-    def _tokenize(self, pixels, grid):
+    def _tokenize(self, pixels, grid, training):
         batch, channels = ops.shape(pixels)[0], pixels.shape[-1]
         superpixels = self._initial_superpixels(pixels, grid)
         positions = functools.partial(self._positions, grid)
@@ -147,14 +153,11 @@ class Tokenizer(keras.layers.Layer):
                     )
                 )
                 side = tuple(ops.broadcast_to(x, [batch, *x.shape[1:]]) for x in side)
-            pixels, superpixels = layer(
-                pixels,
-                superpixels,
-                pixel_position,
-                superpixel_position,
-                grid=grid,
-                superpixel_side=side,
-            )
+            inputs = pixels, superpixels, pixel_position, superpixel_position
+            if training and self.rematerialize:
+                pixels, superpixels = rematerialization.call(layer, *inputs, grid=grid)
+            else:
+                pixels, superpixels = layer(*inputs, grid=grid, superpixel_side=side)
         return pixels, ops.reshape(superpixels, [batch, grid.rows, grid.columns, channels])
 
     def _starts_from_weights(self, grid):
@@ -166,7 +169,7 @@ class Tokenizer(keras.layers.Layer):
         sizes = [None if side is None else side // self.cell_size for side in (height, width)]
         return input_shape, (batch, *sizes, channels)
 
-    def compute_output_spec(self, pixels, grid=None):
+    def compute_output_spec(self, pixels, grid=None, training=False):
         if grid is None:
             shapes = self.compute_output_shape(pixels.shape)
         else:

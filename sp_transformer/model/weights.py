@@ -21,6 +21,10 @@ _OTHER_CAUSES = (
     tf.errors.UnavailableError,
 )
 
+# What a checkpoint holds beside the `model`: the moving average of its weights, under the same names.
+AVERAGES = "averages"
+_MODEL = "model"
+
 _INDEX_FILE = re.compile(r"ckpt-(\d+)\.index")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _LISTED = 5  # Variables that an error names before it only counts them.
@@ -101,27 +105,30 @@ def restore_latest(model_dir, restore):
     return None
 
 
-def restore_model(model, path):
+def restore_model(model, path, averaged=False):
     """Reads the model's weights out of a training checkpoint.
 
     Args:
       model: a built model.
       path: a checkpoint's prefix, such as RUN/ckpt-60000, or a model_dir, of which the newest
         readable one is taken.
+      averaged: whether the moving average of the weights is read in their place.
 
     Returns:
       The step at which the checkpoint was saved.
 
     Raises:
-      CheckpointError: if there is no checkpoint at `path`, it cannot be read, or it belongs to
-        another model.
+      CheckpointError: if there is no checkpoint at `path`, it cannot be read, it belongs to
+        another model, or holds no averages where they are asked for.
     """
     path = os.fspath(path)
+    part = AVERAGES if averaged else _MODEL
     step = tf.Variable(-1, dtype=tf.int64, trainable=False)
 
     def restore(prefix):
-        check_fits(model, prefix)
-        status = tf.train.Checkpoint(model=model_weights(model), step=step).read(prefix)
+        check_fits(model, prefix, part)
+        parts = {part: model_weights(model), "step": step}
+        status = tf.train.Checkpoint(**parts).read(prefix)
         status.assert_existing_objects_matched().expect_partial()
 
     if not is_checkpoint(path) and tf.io.gfile.isdir(path):
@@ -149,18 +156,26 @@ def restore_model(model, path):
     return int(step.numpy())
 
 
-def check_fits(model, prefix):
-    """Raises CheckpointError unless the checkpoint's variables and shapes are those of `model`.
+def check_fits(model, prefix, part=_MODEL):
+    """Raises CheckpointError unless the variables and shapes of a part of the checkpoint are those of `model`.
 
     TensorFlow's own checks pass where only a part of the checkpoint is used, and name shapes only
     one at a time.
     """
     shapes = read(prefix).get_variable_to_shape_map()
     stored = {
-        key.removeprefix("model/").removesuffix(_VALUE).replace(".S", "/").replace("..", "."): shape
+        key.removeprefix(f"{part}/")
+        .removesuffix(_VALUE)
+        .replace(".S", "/")
+        .replace("..", "."): shape
         for key, shape in shapes.items()
-        if key.startswith("model/")
+        if key.startswith(f"{part}/")
     }
+    if part == AVERAGES and not stored:
+        raise CheckpointError(
+            f"{prefix} holds no averaged weights; evaluate and export without --averaged_weights, or train with "
+            "training.ema_decay"
+        )
     if not stored or f"step{_VALUE}" not in shapes:
         raise CheckpointError(
             f"{prefix} is no checkpoint of a training run: it holds no `model` and `step`"

@@ -1,165 +1,126 @@
-"""Writes a model as a SavedModel that plain TensorFlow runs, without Keras or this package.
+"""Writes a checkpoint in a form that runs without this package, and proves that it computes what the model does."""
 
-Shapes: B images; Y, X their height and width in pixels, any.
-"""
-
-import contextlib
-import json
+import dataclasses
 import os
 import pathlib
 import shutil
 
-import numpy as np
 import tensorflow as tf
-from absl import logging
-from google.protobuf import text_format
 
 from sp_transformer import version
-from sp_transformer.config import derived
-from sp_transformer.data import sources
+from sp_transformer.config import derived, resizing
 from sp_transformer.model import inference as inference_lib
-from sp_transformer.model import inference_form
-
-# TensorFlow's own name for files that travel with a SavedModel and that the runtime never reads.
-ASSETS = "assets.extra"
-_VERIFIED_SOURCE_IMAGES = 2
-# Rounding decides between two classes that are as good as equally likely.
-_INFERENCE_FORM_TOLERANCE = 1e-4
-
-
-class ExportedModel(tf.Module):
-    """Inference, as the object that is saved.
-
-    `labels(images)` and `labels_and_superpixels(images)` stay callable on the loaded object, and
-    both are signatures. Images are uint8 [B, Y, X, 3] RGB, of the inference's sizes; labels (train ids)
-    and superpixels (ids) int32 [B, Y, X].
-    """
-
-    def __init__(self, inference, model):
-        """Holds the inference and every variable that it reads.
-
-        Args:
-          inference: an Inference of `model`.
-          model: the built Keras model.
-        """
-        super().__init__(name="sp_transformer")
-        self._inference = inference
-        # tf.Module finds no Keras 3 variable by itself, and a variable that is not found is saved
-        # without its value; attaching the Keras model would write its layers, which loading without
-        # Keras cannot read.
-        self.weights = [variable.value for variable in model.variables]
-        images = [inference.images]
-        self.labels = tf.function(self._labels, input_signature=images)
-        self.labels_and_superpixels = tf.function(
-            self._labels_and_superpixels, input_signature=images
-        )
-
-    def _labels(self, images):
-        return {"labels": self._inference.labels(images)}
-
-    def _labels_and_superpixels(self, images):
-        labels, superpixels = self._inference.labels_and_superpixels(images)
-        return {"labels": labels, "superpixels": superpixels}
+from sp_transformer.serving import (
+    assets,
+    export_options,
+    litert_model,
+    onnx_model,
+    provenance,
+    saved_model,
+    stablehlo,
+    verification,
+)
+from sp_transformer.serving.runtimes import LITERT, ONNX, SAVED_MODEL, STABLEHLO
 
 
-def export_saved_model(
-    config,
-    model,
-    export_dir,
-    *,
-    overwrite=False,
-    in_inference_form=False,
-    image_size=None,
-    checkpoint=None,
-    step=None,
+def export_model(
+    config, model, export_dir, options=None, *, checkpoint=None, step=None, weights=None
 ) -> pathlib.Path:
-    """Saves `model` to `export_dir` and checks that what was saved labels images as the model does.
+    """Writes `model` to `export_dir` and checks, in a fresh process, that it computes there what it does here.
 
-    Everything happens in a hidden folder beside `export_dir`, which is moved into place once the
-    check has passed: whoever sees `export_dir` sees a whole, checked export.
+    Everything happens in a hidden folder beside `export_dir`, which is moved into place once the check has passed:
+    whoever sees `export_dir` sees a whole, checked export.
 
     Args:
       config: a validated ExperimentOptions; copied to assets.extra/config.textproto.
       model: a built SPTransformer with the weights to be exported.
-      export_dir: where to; must not exist, be empty, or be an older export with `overwrite`.
-      overwrite: whether an older export may be replaced.
-      in_inference_form: whether what is saved is the faster form of model/inference_form.py, for the kind of device
-        that this process sees. It equals the model up to rounding: the check lets one pixel in 10,000 differ.
-      image_size: (Y, X) in pixels of the only images that the export takes, one at a time; None for any batch of any
-        size. Faster in inference form, as more can be compiled.
-      checkpoint: name of the checkpoint, written to assets.extra/version.json.
+      export_dir: where to; must not exist, be empty, or be an older export of the format with `options.overwrite`.
+      options: the ExportOptions; a SavedModel by default.
+      checkpoint: prefix of the checkpoint, written to assets.extra/version.json with what its folder tells of the run;
+        the checkpoint's metrics.json is copied beside it.
       step: training step of the weights, written there too.
+      weights: words for where weights without a checkpoint come from.
 
     Returns:
       export_dir as a path.
 
     Raises:
-      ValueError: if `export_dir` is in use.
-      RuntimeError: if the saved model labels pixels otherwise than the model. Nothing is left
-        behind then.
+      ValueError: if options do not fit, or `export_dir` is in use.
+      VerificationError: if the export differs from the model by more than serving/tolerances.py allows, or does not
+        run. Nothing is left behind then.
     """
+    options = options or export_options.ExportOptions()
+    export_options.check(config, options)
+    if options.format != SAVED_MODEL:
+        size = options.image_size or derived.input_size(config)
+        options = dataclasses.replace(options, image_size=size)
     export_dir = pathlib.Path(export_dir).absolute()
-    check_export_dir(export_dir, overwrite)
+    export_options.check_export_dir(export_dir, options.format, options.overwrite)
     export_dir.parent.mkdir(parents=True, exist_ok=True)
-    inference = inference_lib.Inference(model, config.data)
     temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    source = {
+        "checkpoint": checkpoint and str(checkpoint),
+        "step": None if step is None else int(step),
+        **({"weights": weights} if weights else {}),
+    }
+    about = {
+        **_about(config, model, options),
+        **source,
+        **provenance.of_exporter(),
+        **provenance.of_run(checkpoint, step),
+    }
     try:
-        _save(config, model, temporary, in_inference_form, image_size)
-        about = {
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "step": None if step is None else int(step),
-            "inference_form": in_inference_form,
-            "image_size": None if image_size is None else list(image_size),
-        }
-        _write_assets(temporary / ASSETS, config, about)
-        tolerance = _INFERENCE_FORM_TOLERANCE if in_inference_form else 0.0
-        verdict = _verify(config, inference, temporary, tolerance, image_size)
+        if options.format == STABLEHLO:
+            stablehlo.write(config, model, temporary, options.stablehlo, source)
+        else:
+            _WRITERS[options.format](config, model, temporary, options)
+        metrics = provenance.metrics(checkpoint, step)
+        assets.write(temporary, config, derived.label_map(config), about, metrics)
+        inference = inference_lib.Inference(model, config.data)
+        report = verification.verify(config, inference, temporary, options)
         _move_into_place(temporary, export_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    print(f"{export_dir}: {verdict}", flush=True)
+    print(f"{export_dir}: {verification.verdict(report)}", flush=True)
     return export_dir
 
 
-def _save(config, model, folder, in_inference_form, image_size):
-    kernels = contextlib.nullcontext()
-    if in_inference_form:
-        model = inference_form.convert(model)
-        kernels = inference_form.kernels()
-    inference = inference_lib.Inference(model, config.data, image_size)
-    module = ExportedModel(inference, model)
-    # What is saved is traced here.
-    with kernels:
-        signatures = {
-            "serving_default": module.labels.get_concrete_function(),
-            "superpixels": module.labels_and_superpixels.get_concrete_function(),
+def _about(config, model, options):
+    """What version.json says of the export itself."""
+    size = options.image_size
+    about = {
+        "sp_transformer": version.__version__,
+        "tensorflow": tf.__version__,
+        "experiment_name": config.experiment_name,
+        "format": options.format,
+        "image_size": size and list(size),
+    }
+    if size:
+        about["superpixel_grid"] = _superpixel_grid(config, model, size)
+    if options.format == SAVED_MODEL:
+        about |= {
+            "inference_form": options.inference_form,
+            "jit_compile": options.jit_compile,
         }
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    if options.format == LITERT:
+        about["quantization"] = options.quantization
+    return about
 
 
-def check_export_dir(export_dir, overwrite: bool) -> None:
-    """Refuses a folder that is in use; cheap, so that binaries can ask before they build a model.
+_WRITERS = {
+    SAVED_MODEL: saved_model.write,
+    ONNX: onnx_model.write,
+    LITERT: litert_model.write,
+}
 
-    Raises:
-      ValueError: if `export_dir` is a file, or holds something, unless that is an export and
-        `overwrite` is set.
-    """
-    export_dir = pathlib.Path(export_dir)
-    if export_dir.exists() and not export_dir.is_dir():
-        raise ValueError(f"export_dir {str(export_dir)!r} is a file; name a folder")
-    if not export_dir.is_dir() or not any(export_dir.iterdir()):
-        return
-    if not (export_dir / "saved_model.pb").exists():
-        raise ValueError(
-            f"export_dir {str(export_dir)!r} holds files that are no SavedModel, so it is not "
-            "replaced, with or without --overwrite; name a new folder"
-        )
-    if not overwrite:
-        raise ValueError(
-            f"export_dir {str(export_dir)!r} already holds a SavedModel; "
-            "name a new folder, or replace it with --overwrite"
-        )
+
+def _superpixel_grid(config, model, size):
+    """[R, C] of images of that size, which the model resizes and pads first."""
+    multiple, stride = model.size_multiple, model.superpixel_stride
+    resized = resizing.resized_size(*size, config.data)
+    return [-(-int(side) // multiple) * multiple // stride for side in resized]
 
 
 def _move_into_place(temporary: pathlib.Path, export_dir: pathlib.Path) -> None:
@@ -175,104 +136,3 @@ def _move_into_place(temporary: pathlib.Path, export_dir: pathlib.Path) -> None:
         os.rename(old, export_dir)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_assets(folder: pathlib.Path, config, about) -> None:
-    folder.mkdir(parents=True)
-    (folder / "config.textproto").write_text(text_format.MessageToString(config))
-    label_map = derived.label_map(config)
-    classes = [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*(int(value) for value in color))}
-        for name, color in zip(label_map.names, label_map.colors, strict=True)
-    ]
-    contents = {"classes": classes, "ignore_label": int(label_map.ignore_label)}
-    (folder / "label_map.json").write_text(json.dumps(contents, indent=1) + "\n")
-    contents = {
-        "sp_transformer": version.__version__,
-        "tensorflow": tf.__version__,
-        "experiment_name": config.experiment_name,
-        **about,
-    }
-    (folder / "version.json").write_text(json.dumps(contents, indent=1) + "\n")
-
-
-def _verify(config, inference, folder: pathlib.Path, tolerance: float, image_size=None) -> str:
-    """Compares every signature of the saved model with the model itself, pixel by pixel.
-
-    Args:
-      config: the ExperimentOptions.
-      inference: the Inference of the model.
-      folder: of the saved model.
-      tolerance: share of an image's pixels that may differ.
-      image_size: (Y, X) that the saved model takes, which images are cut or padded to; None for any.
-
-    Returns:
-      One line that says what was compared.
-
-    Raises:
-      RuntimeError: if more labels or superpixel ids differ.
-    """
-    loaded = tf.saved_model.load(str(folder))
-    images, origin = _verification_images(config)
-    if image_size is not None:
-        images = [_cut_or_padded(image, image_size) for image in images]
-    worst = 0.0
-    for number, image in enumerate(images):
-        batch = tf.constant(image[None])
-        labels, superpixels = inference.labels_and_superpixels(batch)
-        both = loaded.signatures["superpixels"](images=batch)
-        comparisons = (
-            (
-                "labels",
-                inference.labels(batch),
-                loaded.signatures["serving_default"](images=batch)["labels"],
-            ),
-            ("labels beside superpixels", labels, both["labels"]),
-            ("superpixels", superpixels, both["superpixels"]),
-        )
-        for name, expected, saved in comparisons:
-            different = int(np.sum(expected.numpy() != saved.numpy()))
-            worst = max(worst, different / saved.numpy().size)
-            if different > tolerance * saved.numpy().size:
-                raise RuntimeError(
-                    f"the saved model's {name} differ from the model's at {different} of "
-                    f"{saved.numpy().size} pixels of image {number} "
-                    f"({image.shape[0]}x{image.shape[1]}, {origin}); nothing was exported"
-                )
-    sizes = ", ".join(f"{image.shape[0]}x{image.shape[1]}" for image in images)
-    agreement = (
-        f"differ from the model's at {worst:.4%} of the pixels at most, in {origin} ({sizes})"
-    )
-    if not worst:
-        agreement = f"equal the model's on every pixel of {origin} ({sizes})"
-    return f"reloaded; labels and superpixels {agreement}"
-
-
-def _cut_or_padded(image, size):
-    image = image[: size[0], : size[1]]
-    below, right = size[0] - image.shape[0], size[1] - image.shape[1]
-    return np.pad(image, [(0, below), (0, right), (0, 0)], mode="symmetric")
-
-
-def _verification_images(config) -> tuple[list[np.ndarray], str]:
-    """A few images of the evaluation split, if it can be read here, and one of an odd size.
-
-    Returns:
-      uint8 [Y, X, 3] images and words for what they are.
-    """
-    height, width = derived.input_size(config)
-    noise = np.random.default_rng(0).integers(
-        0, 256, (max(height - 5, 8), max(width - 3, 8), 3), np.uint8
-    )
-    # The data need not be there where a model is exported; that must not stop the export.
-    with contextlib.suppress(OSError, ValueError):
-        source = sources.create_source(config.data, config.data.eval_split)
-        count = min(_VERIFIED_SOURCE_IMAGES, len(source))
-        images = [source.read(index)[0] for index in range(count)]
-        if images:
-            return (
-                [*images, noise],
-                f"{count} images of split {config.data.eval_split!r} and 1 of noise",
-            )
-    logging.info("the evaluation split cannot be read here; the export is checked on noise")
-    return [noise, noise[: height // 2 + 1]], "2 images of noise"

@@ -1,273 +1,337 @@
-"""Runs an exported SavedModel on images and draws what it sees. Needs TensorFlow, NumPy and Pillow;
-no Keras, no config.
+"""Runs a model of any format on images, videos and cameras and writes what it sees.
 
-Shapes: Y, X are the height and width of one image in pixels.
+Of the formats' runtimes, only that of the model at hand is imported.
 """
 
-import collections
 import dataclasses
-import glob
-import json
+import itertools
 import os
 import pathlib
 import time
 from collections.abc import Sequence
 
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from sp_transformer.config import label_map as label_maps
+from sp_transformer import version
 from sp_transformer.data import drawing, image_io
+from sp_transformer.serving import (
+    ahead,
+    assets,
+    interruption,
+    memory,
+    model_pictures,
+    outputs,
+    runtimes,
+)
+from sp_transformer.serving import inputs as inputs_lib
+from sp_transformer.serving import prediction as prediction_lib
+from sp_transformer.serving import progress as progress_lib
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-LEGEND = "legend.png"
-_LABEL_MAP = pathlib.PurePath("assets.extra", "label_map.json")
-_SECONDS_BETWEEN_PROGRESS_LINES = 10.0
-_OVERLAY_ALPHA = 0.5
-_BOUNDARY_COLOR = (255, 255, 0)
+# Images and pictures that wait, in front of the model and behind it, hold this many pixels at most (at about 20 bytes).
+_PIXELS_AHEAD = 32e6
+_READERS = 2
+_WRITERS = 2
+_ITEMS_AHEAD = 8
 
 
 @dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """What is written, and of which images.
+
+    Attributes:
+      outputs: names of outputs.NAMES.
+      resize: whether images of another size than the model takes are resized; else they are skipped.
+      max_megapixels: larger images are skipped; None for the limit that follows from the memory that is free.
+      max_frames: of each video and camera; None for all of them.
+      pixel: (y, x) whose association is drawn in each image, which takes a training run's model; None for none.
+      superpixel: id of the superpixel whose pixels and attention are drawn; likewise.
+    """
+
+    outputs: Sequence[str] = outputs.DEFAULT
+    resize: bool = False
+    max_megapixels: float | None = None
+    max_frames: int | None = None
+    pixel: tuple[int, int] | None = None
+    superpixel: int | None = None
+
+
+@dataclasses.dataclass
 class PredictSummary:
     """What came of a run.
 
     Attributes:
       predicted: the images that were predicted.
-      failed: (image, reason) of those that were skipped.
+      videos: the videos and cameras that were predicted to their end.
+      failed: (input, reason) of those that were skipped, wholly or from some frame on.
+      frames: number of frames of videos and cameras that were predicted.
       seconds: wall time from the first image to the last, loading the model left out.
+      exit_code: 0 if nothing failed, 1 if something did, 128 and the signal's number after a signal.
     """
 
-    predicted: list[pathlib.Path]
-    failed: list[tuple[pathlib.Path, str]]
-    seconds: float
+    predicted: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    failed: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
+    videos: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    frames: int = 0
+    seconds: float = 0.0
+    exit_code: int = 0
 
 
-def predict(saved_model_dir, inputs: str | Sequence[str], output_dir) -> PredictSummary:
-    """Predicts images and writes, for each of them, three pictures of its own size.
+def predict(
+    model, inputs: str | Sequence[str], output_dir, options: PredictOptions | None = None
+) -> PredictSummary:
+    """Predicts images and videos and writes, for each of them, label maps, pictures and a table of superpixels.
 
-    NAME_labels.png holds train ids (8-bit; 16-bit for more than 255 classes), NAME_overlay.png the
-    image blended with the colours of its classes, NAME_superpixels.png the image with the outlines
-    of the superpixels. NAME is the image's name without its ending, or with it where two images of
-    a folder differ only there. Folders below the input folder (or below the wildcard-free part of a
-    glob) are kept below `output_dir`, so equal names in them do not collide.
+    NAME_labels.png holds train ids (8-bit; 16-bit for more than 255 classes), NAME_overlay.png the image blended with
+    the colours of its classes, NAME_superpixels.png the image with the outlines of the superpixels, and
+    NAME_superpixels.json what is known of each of them; docs/predict.md describes them, further ones, and those of
+    videos. NAME is the input's name without its ending, or with it where two of a folder differ only there. Folders
+    below the input folder (or below the wildcard-free part of a glob) are kept below `output_dir`, so equal names in
+    them do not collide.
+
+    Reading, the model and writing overlap. Every file is complete or not there. After Ctrl-C or SIGTERM the image at
+    hand is finished, and videos end with the frame at hand.
 
     Args:
-      saved_model_dir: what export_saved_model wrote.
-      inputs: an image, a folder (searched with its subfolders), a glob ("**" for any depth), or
-        several of these.
+      model: an export of any format, a training run's model_dir or a checkpoint; or a Runtime, which is opened already.
+      inputs: an image, a video, a folder (searched with its subfolders), a glob ("**" for any depth), a camera
+        ("camera:0"), or several of these.
       output_dir: made if missing.
+      options: the PredictOptions.
 
     Returns:
-      The summary; images that cannot be read are listed there and skipped.
+      The summary; inputs that cannot be read are listed there and skipped.
 
     Raises:
       ValueError: if the model or the inputs are missing or unfit, an output would overwrite an
-        input or another output, or no image at all could be predicted.
+        input or another output, or nothing at all could be predicted.
+      OSError: if an output cannot be written.
     """
+    options = options or PredictOptions()
     output_dir = pathlib.Path(output_dir)
-    targets = plan_outputs(
-        [inputs] if isinstance(inputs, str | os.PathLike) else inputs, output_dir
-    )
-    label_map = read_label_map(saved_model_dir)
-    loaded = _load(saved_model_dir)
-    signature = loaded.signatures["superpixels"]
-    predicted, failed = [], []
-    start = last_line = time.monotonic()
-    for number, (path, stem) in enumerate(targets, 1):
-        try:
-            image = image_io.read_image(path)
-            _check_size(image, signature)
-            outputs = signature(images=tf.constant(image[None]))
-            labels, superpixels = (outputs[key][0].numpy() for key in ("labels", "superpixels"))
-        except (ValueError, tf.errors.ResourceExhaustedError) as error:
-            reason = str(error).splitlines()[0]
-            logging.warning("skipped %s: %s", path, reason)
-            failed.append((path, reason))
-            continue
-        _write_outputs(stem, image, labels, superpixels, label_map)
-        predicted.append(path)
-        now = time.monotonic()
-        if now - last_line >= _SECONDS_BETWEEN_PROGRESS_LINES:
-            last_line = now
-            rate = len(predicted) / (now - start)
-            logging.info("%d of %d images, %.2f images/s", number, len(targets), rate)
-    summary = PredictSummary(predicted, failed, time.monotonic() - start)
-    if predicted:
-        image_io.write_png(output_dir / LEGEND, drawing.legend(label_map))
-    else:
-        listing = "\n".join(f"  {path}: {reason}" for path, reason in failed)
-        raise ValueError(f"none of the {len(failed)} images could be predicted:\n{listing}")
+    outputs.check_names(options.outputs)
+    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    sources, empty = inputs_lib.plan(inputs, output_dir, options.outputs)
+    if any(source.kind != inputs_lib.IMAGE for source in sources):
+        # Found missing before the model is loaded.
+        from sp_transformer.serving import video
+
+        video.require_av()
+    runtime = model if isinstance(model, runtimes.Runtime) else runtimes.open_model(model)
+    _check_version(runtime)
+    draw = _model_pictures(runtime, options, sources)
+    summary = PredictSummary(failed=[(pathlib.Path(entry), reason) for entry, reason in empty])
+    start = time.monotonic()
+    with interruption.Interruption() as interrupted:
+        run = _Run(runtime, _size_limit(model, options), options, summary, interrupted, draw)
+        run.images([source for source in sources if source.kind == inputs_lib.IMAGE])
+        for source in sources:
+            if source.kind != inputs_lib.IMAGE and interrupted.signal is None:
+                run.video(source)
+    summary.seconds = time.monotonic() - start
+    summary.exit_code = interrupted.exit_code or (1 if summary.failed else 0)
+    if not summary.predicted and not summary.frames and interrupted.signal is None:
+        listing = "\n".join(f"  {path}: {reason}" for path, reason in summary.failed)
+        raise ValueError(f"none of the {len(summary.failed)} inputs could be predicted:\n{listing}")
+    image_io.write_png(output_dir / outputs.LEGEND, drawing.legend(runtime.label_map))
     _print_summary(summary, output_dir)
     return summary
 
 
-def plan_outputs(
-    inputs: Sequence[str], output_dir: pathlib.Path
-) -> list[tuple[pathlib.Path, pathlib.Path]]:
-    """Finds the images and decides where the results of each go.
+class _Run:
+    """Predicts sources with one model and keeps the summary."""
 
-    Returns:
-      (image, output path up to and without "_labels.png" and its like), sorted by image.
+    def __init__(self, runtime, limit, options, summary, interrupted, draw):
+        self._runtime = runtime
+        self._limit = limit
+        self._options = options
+        self._summary = summary
+        self._interrupted = interrupted
+        self._draw = draw
 
-    Raises:
-      ValueError: if an input matches no image, or two files would be written to one place, or over
-        an input.
-    """
-    found = {}
-    for entry in inputs:
-        root, paths = _find_images(str(entry), output_dir)
-        for path in paths:
-            # Not resolved: two links to one file are two images with names of their own.
-            found.setdefault(path.absolute(), (path, path.relative_to(root)))
-    folders = collections.defaultdict(list)
-    for _, relative in found.values():
-        folders[relative.parent].append(relative.name)
-    targets, taken = [], {}
-    for path, relative in sorted(found.values()):
-        # Case is folded, because some file systems do not tell A_labels.png from a_labels.png.
-        names = [name.casefold() for name in folders[relative.parent]]
-        stems = [os.path.splitext(name)[0] for name in names]
-        stem = relative.stem.casefold()
-        unique = stems.count(stem) == 1 and stem not in names
-        target = output_dir / relative.parent / (relative.stem if unique else relative.name)
-        if target in taken:
-            raise ValueError(
-                f"the results of {str(path)!r} and {str(taken[target])!r} would have the same "
-                "name; predict them into different output folders"
-            )
-        taken[target] = path
-        targets.append((path, target))
-    resolved = {path.resolve() for path in found}
-    for path, target in targets:
-        for output in output_paths(target):
-            if output.resolve() in resolved:
-                raise ValueError(
-                    f"the result {str(output)!r} of {str(path)!r} would overwrite an input; "
-                    "name another output_dir"
-                )
-    return targets
+    def images(self, sources):
+        """Predicts images."""
+        if not sources:
+            return
+        with (
+            progress_lib.Progress("predict", len(sources)) as progress,
+            ahead.Ahead(_READERS, _ITEMS_AHEAD, _PIXELS_AHEAD) as reading,
+            ahead.Ahead(_WRITERS, _ITEMS_AHEAD, _PIXELS_AHEAD) as writing,
+        ):
 
+            def written(path):
+                self._summary.predicted.append(path)
+                progress.count()
 
-def output_paths(target: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    """The files that one image leads to: labels, overlay, superpixels."""
-    return tuple(
-        target.with_name(f"{target.name}_{kind}.png")
-        for kind in ("labels", "overlay", "superpixels")
-    )
+            for source, image, reason in self._read(sources, reading):
+                if not reason:
+                    prediction, reason = self._predict(image)
+                if reason:
+                    self._skip(source.path, reason, progress)
+                    continue
+                cost = image.shape[0] * image.shape[1]
+                while not writing.has_room(cost):
+                    written(writing.take())
+                writing.submit(self._write, source, prediction, cost=cost)
+                for path in writing.take_done():
+                    written(path)
+            while len(writing):
+                written(writing.take())
 
+    def _read(self, sources, reading):
+        """Yields (source, image, None) or (source, None, reason), in order."""
+        for source in sources:
+            if self._interrupted.signal is not None:
+                return
+            try:
+                height, width = image_io.read_size(source.path)
+                self._limit.check(height, width)
+            except ValueError as error:
+                while len(reading):
+                    yield reading.take()
+                yield source, None, str(error)
+                continue
+            while not reading.has_room(height * width):
+                yield reading.take()
+            reading.submit(_read_image, source, cost=height * width)
+        while len(reading) and self._interrupted.signal is None:
+            yield reading.take()
 
-def read_label_map(saved_model_dir) -> label_maps.LabelMap:
-    """The class names and colours that travel with an export.
+    def _predict(self, image):
+        """A Prediction and None, or None and why there is none."""
+        try:
+            prediction = prediction_lib.predict_image(self._runtime, image, self._options.resize)
+            if self._draw:
+                prediction = dataclasses.replace(prediction, pictures=self._draw(prediction))
+            return prediction, None
+        # Every runtime has errors of its own, and one image must not lose the others.
+        except Exception as error:
+            logging.debug("Traceback:", exc_info=True)
+            return None, (str(error) or type(error).__name__).splitlines()[0]
 
-    Raises:
-      ValueError: if `saved_model_dir` is not an export of this project.
-    """
-    path = pathlib.Path(saved_model_dir) / _LABEL_MAP
-    if not (path.parents[1] / "saved_model.pb").exists():
-        raise ValueError(
-            f"model {str(saved_model_dir)!r} is not a SavedModel: it has no file saved_model.pb; "
-            "name the folder that sp_transformer.export wrote"
+    def _write(self, source, prediction):
+        outputs.write(
+            source.target,
+            prediction,
+            self._runtime.label_map,
+            self._options.outputs,
+            source.path.name,
         )
+        return source.path
+
+    def _skip(self, path, reason, progress):
+        progress.note(f"skipped {path}: {reason}")
+        self._summary.failed.append((path, reason))
+
+    def video(self, source):
+        """Predicts the frames of a video or a camera."""
+        from sp_transformer.serving import video, video_outputs
+
+        try:
+            reader = video.VideoReader(source.path, source.kind == inputs_lib.CAMERA)
+        except ValueError as error:
+            self._summary.failed.append((source.path, str(error)))
+            return
+        with reader:
+            try:
+                self._limit.check(*reader.size)
+            except ValueError as error:
+                self._summary.failed.append((source.path, str(error)))
+                return
+            with video_outputs.VideoOutputs(
+                source, reader, self._runtime.label_map, self._options.outputs
+            ) as writer:
+                fault = self._frames(reader, writer, source)
+        fault = fault or reader.fault
+        self._summary.frames += writer.num_frames
+        if fault:
+            reason = f"{fault}; {writer.num_frames} frames were predicted"
+            self._summary.failed.append((source.path, reason))
+        else:
+            self._summary.videos.append(source.path)
+
+    def _frames(self, reader, writer, source):
+        """Predicts frame by frame; returns why that ended early, or None."""
+        fault = None
+        limit = self._options.max_frames
+        total = min(filter(None, (reader.num_frames, limit)), default=None)
+        pixels = reader.size[0] * reader.size[1]
+        frames = itertools.islice(reader, limit)
+        # One thread each: frames are decoded and encoded one after another.
+        with (
+            progress_lib.Progress(source.path.name, total, "frames") as progress,
+            ahead.Ahead(1, _ITEMS_AHEAD, _PIXELS_AHEAD) as reading,
+            ahead.Ahead(1, _ITEMS_AHEAD, _PIXELS_AHEAD) as writing,
+        ):
+            while self._interrupted.signal is None:
+                while reading.has_room(pixels):
+                    reading.submit(next, frames, None, cost=pixels)
+                frame = reading.take()
+                if frame is None:
+                    break
+                prediction = None
+                if frame.image is not None:
+                    prediction, fault = self._predict(frame.image)
+                    if fault:
+                        break
+                while not writing.has_room(pixels):
+                    writing.take()
+                writing.submit(writer.write, frame, prediction, cost=pixels)
+                if prediction is not None:
+                    progress.count()
+            while len(writing):
+                writing.take()
+        if self._interrupted.signal is not None and source.kind == inputs_lib.VIDEO:
+            fault = "interrupted"
+        return fault
+
+
+def _read_image(source):
     try:
-        contents = json.loads(path.read_text())
-        return label_maps.LabelMap(
-            names=tuple(entry["name"] for entry in contents["classes"]),
-            colors=np.array(
-                [label_maps.parse_color(entry["color"]) for entry in contents["classes"]], np.uint8
-            ),
-            ignore_label=contents["ignore_label"],
+        return source, image_io.read_image(source.path), None
+    except ValueError as error:
+        return source, None, str(error)
+
+
+def _size_limit(model, options):
+    if options.max_megapixels is not None:
+        return memory.SizeLimit(max_megapixels=options.max_megapixels)
+    if isinstance(model, runtimes.Runtime):
+        return memory.SizeLimit(getattr(model, "config", None), memory.available_bytes())
+    folder = pathlib.Path(model)
+    folder = folder if folder.is_dir() else folder.parent
+    candidates = (folder / assets.FOLDER / assets.CONFIG, folder / assets.CONFIG)
+    config = next((memory.read_config(path) for path in candidates if path.exists()), None)
+    return memory.SizeLimit(config, memory.available_bytes())
+
+
+def _model_pictures(runtime, options, sources):
+    """What draws association and attention; None if nobody asked for them."""
+    if options.pixel is None and options.superpixel is None:
+        return None
+    if any(source.kind != inputs_lib.IMAGE for source in sources):
+        raise ValueError("association and attention are drawn of images, not of videos or cameras")
+    return model_pictures.ModelPictures(runtime, options.pixel, options.superpixel)
+
+
+def _check_version(runtime):
+    written_by = runtime.about.get("sp_transformer")
+    if written_by != version.__version__:
+        logging.warning(
+            "the model was exported by version %s of sp_transformer, and this is %s; if it misbehaves, export it anew",
+            written_by,
+            version.__version__,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"class names and colours cannot be read from {str(path)!r} "
-            f"({type(error).__name__}: {error}); export the model again with sp_transformer.export"
-        ) from error
 
 
-def _load(saved_model_dir):
-    """The SavedModel, checked to be one that gives labels and superpixels."""
-    loaded = tf.saved_model.load(str(saved_model_dir))
-    if "superpixels" not in loaded.signatures:
-        raise ValueError(
-            f"model {str(saved_model_dir)!r} has no signature 'superpixels', only "
-            f"{sorted(loaded.signatures)}; export it with sp_transformer.export"
-        )
-    return loaded
-
-
-def _check_size(image, signature) -> None:
-    """Raises ValueError if the model was exported for images of another size."""
-    taken = signature.structured_input_signature[1]["images"].shape[1:3]
-    if not taken.is_compatible_with(image.shape[:2]):
-        sizes = ["x".join(map(str, size)) for size in (image.shape[:2], taken)]
-        raise ValueError(
-            f"the image is {sizes[0]} and the model was exported for {sizes[1]} pixels; resize the "
-            "image, or export the model without --size"
-        )
-
-
-def _find_images(entry: str, output_dir: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:
-    """The folder that names are relative to, and the images of one input."""
-    path = pathlib.Path(entry)
-    if path.is_file():
-        return path.parent, [path]
-    is_folder = path.is_dir()
-    if is_folder:
-        root = path
-        found = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-    elif glob.has_magic(entry):
-        parts = list(path.parts)
-        while any(glob.has_magic(part) for part in parts):
-            parts.pop()
-        root = pathlib.Path(*parts)
-        found = [pathlib.Path(match) for match in glob.glob(entry, recursive=True)]
-    else:
-        raise ValueError(
-            f"input {entry!r} does not exist; name an image, a folder or a quoted glob"
-        )
-    results = output_dir.resolve()
-    if results == root.resolve():
-        raise ValueError(
-            f"output_dir {str(output_dir)!r} is the folder of the input {entry!r}, where results "
-            "would be taken for images next time; name another output_dir"
-        )
-    if results.is_relative_to(root.resolve()):
-        # What an earlier run wrote into a subfolder of the input is not to be predicted.
-        found = [file for file in found if not file.resolve().is_relative_to(results)]
-    found = [file for file in found if file.is_file()]
-    if not found:
-        what = f"holds no image ({', '.join(IMAGE_SUFFIXES)})" if is_folder else "matches no file"
-        raise ValueError(f"input {entry!r} {what}")
-    return root, found
-
-
-def _write_outputs(target, image, labels, superpixels, label_map) -> None:
-    """Writes the three pictures of one image.
-
-    Args:
-      target: output path up to and without "_labels.png".
-      image: uint8 [Y, X, 3].
-      labels: int32 [Y, X] of train ids.
-      superpixels: int32 [Y, X] of superpixel ids.
-      label_map: the LabelMap.
-    """
-    labels_path, overlay_path, superpixels_path = output_paths(target)
-    # By the number of classes, not by the ids seen: all files of a model are of one type.
-    narrow = len(label_map.names) <= 255
-    image_io.write_png(labels_path, labels.astype(np.uint8 if narrow else np.uint16))
-    overlay = drawing.blend(image, drawing.colorize(labels, label_map), _OVERLAY_ALPHA)
-    image_io.write_png(overlay_path, overlay)
-    image_io.write_png(
-        superpixels_path, drawing.draw_boundaries(image, superpixels, _BOUNDARY_COLOR)
-    )
-
-
-def _print_summary(summary: PredictSummary, output_dir: pathlib.Path) -> None:
-    rate = len(summary.predicted) / summary.seconds
+def _print_summary(summary, output_dir):
+    counts = [f"{len(summary.predicted)} images"]
+    if summary.frames:
+        counts.append(f"{summary.frames} frames")
+    rate = (len(summary.predicted) + summary.frames) / summary.seconds
+    skipped = f"{len(summary.failed)} skipped"
+    interrupted = ", interrupted" if summary.exit_code > 1 else ""
     print(
-        f"{len(summary.predicted)} images predicted into {output_dir}, {rate:.2f} images/s, "
-        f"{len(summary.failed)} skipped"
+        f"{' and '.join(counts)} predicted into {output_dir}, {rate:.2f} images/s, {skipped}{interrupted}"
     )
     for path, reason in summary.failed:
         print(f"  skipped {path}: {reason}")

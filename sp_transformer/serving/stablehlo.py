@@ -7,28 +7,25 @@ Shapes: B images; Y, X their height and width in pixels.
 """
 
 import contextlib
-import json
 import math
-import os
 import pathlib
-import shutil
 
 import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
-from google.protobuf import text_format
 
 from sp_transformer import version
 from sp_transformer.config import derived
+from sp_transformer.model import inference as inference_lib
 from sp_transformer.model import inference_form
-from sp_transformer.serving import lowering, stablehlo_options
+from sp_transformer.serving import assets, lowering, stablehlo_options
+from sp_transformer.serving.runtimes import runtime
 from sp_transformer.training import optimizer as optimizers
 from sp_transformer.training import train_step
 
 WEIGHTS = "weights.npz"
 EXPECTED = "expected.npz"
-CONFIG = "config.textproto"
 # Larger outputs are stored as evenly spaced samples, so that an export of a large model stays small.
 _SAMPLES = 2**18
 # Whole numbers up to this many are written into the manifest.
@@ -50,8 +47,12 @@ class _Programs:
         # The step divides by the batch size of the options.
         self._config.training.batch_size = options.batch_size
         self._model = model
-        self._inference = inference_form.convert(model) if options.fold_batch_norm else model
-        self._shape = (options.batch_size, *(options.size or derived.input_size(config)))
+        self._inferred = inference_form.convert(model) if options.fold_batch_norm else model
+        size = options.size or derived.input_size(config)
+        self._shape = (options.batch_size, *size)
+        self._inference = inference_lib.Inference(
+            self._inferred, config.data, size, options.batch_size
+        )
         self._names = {}
 
     def lower(self, name) -> lowering.LoweredProgram:
@@ -59,23 +60,23 @@ class _Programs:
         if name == stablehlo_options.TRAIN_STEP:
             return self._lower_train_step()
         images = lowering.SeededInput("images", (*self._shape, 3), "uint8", 256)
-        make = {"forward": self._forward, "logits": self._logits}.get(name)
-        function = make or (lambda images: self._stages(images, name))
-        return lowering.lower(function, [images], self._named("weight", self._inference.variables))
+        functions = {
+            "forward": self._forward,
+            "logits": self._inference.both_logits,
+            "superpixels": self._superpixels,
+        }
+        function = functions.get(name) or (lambda images: self._stages(images, name))
+        return lowering.lower(function, [images], self._named("weight", self._inferred.variables))
 
     def _forward(self, images):
-        features = self._inference.features(images, training=False)
-        return {"labels": self._inference.labels(features)}
+        return {"labels": self._inference.labels(images)}
 
-    def _logits(self, images):
-        features = self._inference.features(images, training=False)
-        return {
-            "semantic_logits": self._inference.semantic_logits(features),
-            "superpixel_logits": features["superpixel_logits"],
-        }
+    def _superpixels(self, images):
+        outputs = self._inference.superpixels(images)
+        return {name: outputs[name] for name in (*runtime.MAPS, *runtime.TABLE)}
 
     def _stages(self, images, last):
-        model = self._inference
+        model = self._inferred
         x, _ = model.prepare(images)
         grid = model.superpixel_grid(*x.shape[1:3])
         x = model.backbone(x, training=False)
@@ -124,73 +125,54 @@ class _Programs:
             yield kind, name, variable
 
 
-def export_stablehlo(config, model, export_dir, options, about=None) -> pathlib.Path:
+def write(config, model, folder, options, about=None) -> None:
     """Writes programs, their weights, and what they must compute on a seeded input.
 
-    `export_dir` comes to hold PROGRAM.stablehlo (text) of each program, weights.npz, expected.npz, config.textproto and
-    manifest.json, which says what each of the others holds. `model` has the weights that it had, afterwards.
+    `folder` comes to hold PROGRAM.stablehlo (text) of each program, weights.npz, expected.npz and manifest.json, which
+    says what each of the others holds. `model` has the weights that it had, afterwards.
 
     Args:
       config: the validated ExperimentOptions of `model`.
       model: a built SPTransformer.
-      export_dir: where to; must not exist, be empty, or be an older export of this kind with `options.overwrite`.
+      folder: where to.
       options: StableHLOOptions.
       about: dict of strings that the manifest repeats (checkpoint, step).
 
-    Returns:
-      export_dir as a path.
-
     Raises:
-      ValueError: for options that do not fit, or an export_dir that is in use.
       RuntimeError: if TensorFlow lowers otherwise than is counted on.
     """
-    stablehlo_options.check(config, options)
-    stablehlo_options.check_export_dir(export_dir, options.overwrite)
-    export_dir = pathlib.Path(export_dir).absolute()
-    temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        factory = _Programs(config, model, options)
-        lowered = {name: factory.lower(name) for name in options.programs}
-        with _rounded(lowered, options.weights_dtype):
-            weights, entries = _describe(lowered, options.weights_dtype)
-            expected = {}
-            for name, program in lowered.items():
-                entries[name]["expected"] = _expect(program, name, options.check_steps, expected)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    factory = _Programs(config, model, options)
+    lowered = {name: factory.lower(name) for name in options.programs}
+    with _rounded(lowered, options.weights_dtype):
+        weights, entries = _describe(lowered, options.weights_dtype)
+        expected = {}
         for name, program in lowered.items():
-            (temporary / entries[name]["file"]).write_text(program.text)
-        np.savez(temporary / WEIGHTS, **weights)
-        np.savez(temporary / EXPECTED, **expected)
-        (temporary / CONFIG).write_text(text_format.MessageToString(config))
-        size = options.size or derived.input_size(config)
-        stored = sum(array.nbytes for array in weights.values())
-        manifest = {
-            "sp_transformer": version.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            # What XLA's bridge was asked to lower for; the text runs on any platform.
-            "lowered_for": "CPU",
-            "experiment_name": config.experiment_name,
-            **(about or {}),
-            "batch_size": options.batch_size,
-            "height": size[0],
-            "width": size[1],
-            "compute_dtype": model.compute_dtype,
-            "batch_norm_folded": options.fold_batch_norm,
-            "weights_dtype": options.weights_dtype,
-            "weights_bytes": stored,
-            "programs": entries,
-        }
-        (temporary / stablehlo_options.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        if export_dir.exists():
-            shutil.rmtree(export_dir)
-        os.rename(temporary, export_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    names = ", ".join(options.programs)
-    print(f"{export_dir}: {names}; {stored / 2**20:.1f} MiB of weights", flush=True)
-    return export_dir
+            entries[name]["expected"] = _expect(program, name, options.check_steps, expected)
+    for name, program in lowered.items():
+        (folder / entries[name]["file"]).write_text(program.text)
+    np.savez(folder / WEIGHTS, **weights)
+    np.savez(folder / EXPECTED, **expected)
+    size = options.size or derived.input_size(config)
+    manifest = {
+        "sp_transformer": version.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        # What XLA's bridge was asked to lower for; the text runs on any platform.
+        "lowered_for": "CPU",
+        "experiment_name": config.experiment_name,
+        **(about or {}),
+        "batch_size": options.batch_size,
+        "height": size[0],
+        "width": size[1],
+        "compute_dtype": model.compute_dtype,
+        "batch_norm_folded": options.fold_batch_norm,
+        "weights_dtype": options.weights_dtype,
+        "weights_bytes": sum(array.nbytes for array in weights.values()),
+        "programs": entries,
+    }
+    assets.write_json(folder / stablehlo_options.MANIFEST, manifest)
 
 
 @contextlib.contextmanager

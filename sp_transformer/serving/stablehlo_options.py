@@ -4,7 +4,6 @@ Shapes: Y, X are the height and width of the images in pixels.
 """
 
 import dataclasses
-import pathlib
 
 from sp_transformer.config import derived
 
@@ -13,8 +12,8 @@ MANIFEST = "manifest.json"
 STAGES = ("backbone", "hypercolumn", "tokenizer", "classifier")
 TRAIN_STEP = "train_step"
 # Those that pad images of any size.
-_ANY_SIZE = ("forward", "logits")
-PROGRAMS = (*_ANY_SIZE, *STAGES, TRAIN_STEP)
+ANY_SIZE = ("forward", "logits", "superpixels")
+PROGRAMS = (*ANY_SIZE, *STAGES, TRAIN_STEP)
 WEIGHT_DTYPES = ("float32", "bfloat16")
 
 
@@ -24,24 +23,27 @@ class StableHLOOptions:
 
     Attributes:
       programs: some of PROGRAMS: "forward" (uint8 images -> labels), "logits" (-> full-size and superpixel logits),
-        one of STAGES (-> what the model holds after that stage), "train_step" (float images, labels -> loss, new
-        weights).
+        "superpixels" (-> labels, superpixels and what is known of each), one of STAGES (-> what the model holds after
+        that stage), "train_step" (float images, labels -> loss, new weights).
       size: (Y, X) of the images; None for the config's.
       batch_size: number of images.
       weights_dtype: what float weights are stored as. They are rounded first, so that the outputs to be expected
         are those of the stored weights.
       fold_batch_norm: whether all programs but the train step run with BatchNorm folded into the convolutions.
       check_steps: training steps whose losses are computed and stored at export; 0 for none.
-      overwrite: whether an older export may be replaced.
     """
 
-    programs: tuple[str, ...] = _ANY_SIZE
+    programs: tuple[str, ...] = ANY_SIZE
     size: tuple[int, int] | None = None
     batch_size: int = 1
     weights_dtype: str = "float32"
     fold_batch_norm: bool = True
     check_steps: int = 3
-    overwrite: bool = False
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether a Runtime finds in it what all of its methods need."""
+        return self.batch_size == 1 and set(ANY_SIZE) <= set(self.programs)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -79,34 +81,10 @@ def check(config, options: StableHLOOptions) -> None:
             "least 0"
         )
     multiple = derived.size_multiple(config)
-    padded = [name for name in options.programs if name not in _ANY_SIZE]
+    padded = [name for name in options.programs if name not in ANY_SIZE]
     for side in options.size or derived.input_size(config):
         if padded and side % multiple:
             raise ValueError(
                 f"images of side {side} are not a multiple of {multiple}, which {', '.join(padded)} need; the "
                 f"nearest that fit are {side // multiple * multiple} and {-(-side // multiple) * multiple}"
             )
-
-
-def check_export_dir(export_dir, overwrite: bool) -> None:
-    """Refuses a folder that is in use; cheap, so that binaries can ask before they build a model.
-
-    Raises:
-      ValueError: if `export_dir` is a file, or holds something, unless that is an export of this kind and `overwrite`
-        is set.
-    """
-    export_dir = pathlib.Path(export_dir)
-    if export_dir.exists() and not export_dir.is_dir():
-        raise ValueError(f"export_dir {str(export_dir)!r} is a file; name a folder")
-    if not export_dir.is_dir() or not any(export_dir.iterdir()):
-        return
-    if not (export_dir / MANIFEST).exists():
-        raise ValueError(
-            f"export_dir {str(export_dir)!r} holds files that are no StableHLO export, so it is not replaced, with "
-            "or without --overwrite; name a new folder"
-        )
-    if not overwrite:
-        raise ValueError(
-            f"export_dir {str(export_dir)!r} already holds a StableHLO export; "
-            "name a new folder, or replace it with --overwrite"
-        )

@@ -27,6 +27,7 @@ def follow(
     *,
     poll_seconds,
     timeout_seconds=0.0,
+    averaged=False,
     clock=time.monotonic,
     sleep=time.sleep,
 ):
@@ -39,6 +40,7 @@ def follow(
       model_dir: directory of the run.
       model: a built model, which gets the weights.
       evaluation: an `Evaluation` of the directory.
+      averaged: whether the moving average of the weights is evaluated.
       poll_seconds: time between two looks.
       timeout_seconds: how long to wait for the next checkpoint; 0: for ever.
       clock: function that gives seconds.
@@ -58,7 +60,7 @@ def follow(
         finished = run_directory.finished_step(model_dir)
         newest = _newest(model_dir)
         if newest is not None and not _is_same(newest, done):
-            fault = _evaluate(model_dir, newest[0], model, evaluation, candidates)
+            fault = _evaluate(model_dir, newest[0], model, evaluation, averaged, candidates)
             if fault is None:
                 done, failures, waiting_since = newest, 0, clock()
                 continue
@@ -103,7 +105,7 @@ def _is_same(found, done):
     return found == done or (found[0] == done[0] and done[1] is None)
 
 
-def _evaluate(model_dir, step, model, evaluation, candidates):
+def _evaluate(model_dir, step, model, evaluation, averaged, candidates):
     """Evaluates a checkpoint.
 
     Returns:
@@ -112,7 +114,7 @@ def _evaluate(model_dir, step, model, evaluation, candidates):
     prefix = weights.checkpoint_prefix(model_dir, step)
     try:
         copied = best.copy_checkpoint(prefix, candidates)
-        found = weights.restore_model(model, copied)
+        found = weights.restore_model(model, copied, averaged)
     except (tf.errors.NotFoundError, weights.UnreadableCheckpointError) as error:
         return str(error).splitlines()[0]
     try:

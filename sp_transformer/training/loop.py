@@ -1,5 +1,6 @@
 """A training run: from a config to checkpoints in a model_dir, interrupted and resumed at will."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -16,10 +17,15 @@ from sp_transformer.config import derived
 from sp_transformer.data import pipeline, skipping, sources, start_check
 from sp_transformer.model import builder, weights
 from sp_transformer.training import (
+    averages,
     checkpoints,
+    distribution,
     files,
+    freezing,
+    initialization,
     optimizer,
     progress,
+    replica_seeds,
     reporting,
     run_directory,
     run_lock,
@@ -82,17 +88,27 @@ def train(config, model_dir, strategy=None, after_save=None):
       A TrainSummary.
 
     Raises:
-      ValueError: if images or labels are faulty and `data.skip_corrupt` is off; it names the file.
+      ValueError: if the strategy cannot do what the options ask, or if images or labels are faulty
+        and `data.skip_corrupt` is off; it names the file.
       RunMismatchError: if `model_dir` holds a run with other options.
       CheckpointError: if `model_dir` holds checkpoints and none of them can be read.
+      InitializationError: if a new run cannot start from the weights that it should.
       RunLockedError: if another process trains in `model_dir`.
       WriteError: if `model_dir` cannot be written; what was saved stays.
       NonFiniteLossError: if the loss becomes NaN or infinite.
       SystemExit: with code 143 on SIGTERM, after saving.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    settled = distribution.settle(config, replicas)
+    distribution.check_strategy(settled.training, strategy)
+    batch = distribution.describe(config, settled, replicas)
+    config = settled
     source = sources.create_source(config.data, config.data.train_split)
     saved = weights.list_checkpoints(model_dir)
-    # Before the model is built: a fault of the data should cost seconds.
+    # Before the model is built: a fault of the data, or of the weights' path, should cost seconds.
+    if not saved:
+        initialization.check(config)
     start_check.check(config, source, first_step=saved[-1][0] if saved else 0)
     skipped = skipping.SkippedFiles(source.left_out)
 
@@ -108,6 +124,8 @@ def train(config, model_dir, strategy=None, after_save=None):
         make_examples=lambda: _validation_examples(config),
     )
     try:
+        if run.is_chief:
+            print(batch, flush=True)
         return run.train(after_save)
     finally:
         if run.is_chief:
@@ -145,7 +163,7 @@ class TrainingRun:
         None; default: the run's first batch.
 
     Raises:
-      RunMismatchError, CheckpointError, RunLockedError, WriteError: as `train`.
+      RunMismatchError, CheckpointError, InitializationError, RunLockedError, WriteError: as `train`.
       WorkerMismatchError: if the workers of the strategy do not see one model_dir.
     """
 
@@ -158,6 +176,7 @@ class TrainingRun:
         self._make_dataset = make_dataset
         self._make_examples = make_examples
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._averages = None
         self._workers = workers.Workers(self._strategy)
         self.is_chief = self._workers.is_chief
         self._lock = None
@@ -179,26 +198,37 @@ class TrainingRun:
         keras.utils.set_random_seed(options.seed % 2**32)
         with self._strategy.scope():
             self.model = build_model(self._config)
+            freezing.freeze(self.model, options)
+            replica_seeds.differ_between_replicas(self.model)
             self._optimizer = optimizer.create_optimizer(options, self.model)
+            if options.ema_decay:
+                self._averages = averages.WeightAverages(
+                    self.model, options.ema_decay, self._strategy
+                )
             ignore_label = derived.label_map(self._config).ignore_label
             self._loop = train_step.TrainLoop(
-                self.model, self._optimizer, options, ignore_label, self._strategy
+                self.model, self._optimizer, options, ignore_label, self._strategy, self._averages
             )
         # Sum and number of the losses since the last log interval's end: saved, so that a resumed
         # run logs the same means.
         self._interval_loss = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False)
+        extra = {"interval_loss": self._interval_loss}
+        if self._averages is not None:
+            extra[weights.AVERAGES] = self._averages.trackable()
         self._checkpoints = checkpoints.TrainingCheckpoints(
             self._model_dir,
             self.model,
             self._optimizer,
             options.checkpoints_to_keep,
-            {"interval_loss": self._interval_loss},
+            extra,
             writes=self.is_chief,
         )
 
     def _open(self):
         """Checks the directory, restores from it and writes down what goes on in it."""
         resuming = bool(weights.list_checkpoints(self._model_dir))
+        if not resuming:
+            self._initialize()
         run_directory.prepare(self._model_dir, self._config, self.model, resuming, self.is_chief)
         self.step = self._checkpoints.restore_latest()
         self._workers.check_same_step(self.step, self._model_dir)
@@ -212,6 +242,19 @@ class TrainingRun:
             self._reporter = reporting.Reporter(
                 self._model_dir, self.model, self._config, self.step, self._examples
             )
+
+    def _initialize(self):
+        """Loads the weights that a new run starts from; a resumed one has its own."""
+        if not initialization.is_wanted(self._config):
+            return
+        with self._strategy.scope():
+            report = initialization.initialize(self._config, self.model)
+        if self._averages is not None:
+            self._averages.start()
+        if self.is_chief:
+            sys.stdout.write(report.text())
+            path = os.path.join(self._model_dir, initialization.REPORT_FILE)
+            files.write_text(path, report.text(listed=None))
 
     def close(self):
         """Gives the model_dir free for others; `train` does so at its end."""
@@ -242,7 +285,7 @@ class TrainingRun:
                         self._save()
                         leaving = leaving and self.step < options.steps
                         if after_save is not None and self.is_chief and not leaving:
-                            with terminated.at_once():
+                            with terminated.at_once(), self._evaluated_weights():
                                 after_save(self.step, self.model)
                     if leaving:
                         raise SystemExit(exit_codes.TERMINATED)
@@ -318,8 +361,15 @@ class TrainingRun:
         line.show(loss, rates, at_interval)
         draws = self._reporter is not None and options.picture_interval_steps
         if draws and self._is_due(options.picture_interval_steps):
-            self._reporter.draw(self.step)
+            with self._evaluated_weights():
+                self._reporter.draw(self.step)
         return loss
+
+    def _evaluated_weights(self):
+        """A context in which the model has the weights that are to be evaluated and drawn."""
+        if self._config.evaluation.averaged_weights:
+            return self._averages.in_place()
+        return contextlib.nullcontext()
 
     def _is_due(self, interval):
         return self.step % interval == 0 or self.step == self._options.steps

@@ -6,7 +6,7 @@ Shapes: B batch; Y,X image height and width; K classes.
 import tensorflow as tf
 
 
-def top_k_cross_entropy(logits, labels, ignore_label, fraction):
+def top_k_cross_entropy(logits, labels, ignore_label, fraction, class_weights=()):
     """Mean cross-entropy of the pixels of each image that have the largest one.
 
     Of an image's Y*X pixels the k = round(fraction * Y * X) with the largest cross-entropy count;
@@ -14,12 +14,17 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction):
     number of non-zero values among the k, and is 0 where there are none (DeepLab2's
     rule).
 
+    With class weights, w[label] times the cross-entropy stands for it in all of this: it decides
+    which pixels are the hardest, and the sum is divided by their number, not by that of the weights
+    (DeepLab2's weight map). A class of weight 0 is learned no more than an ignored pixel.
+
     Args:
       logits: [B,Y,X,K] of any float type; taken as float32. Y and X must be static. The order of an
         image's pixels plays no part: logits by cell, [B,R*C,v*u,K], do as well.
       labels: [B,Y,X] integer train ids, 0..K-1 or `ignore_label`, in the order of `logits`.
       ignore_label: train id of the pixels that do not count.
       fraction: share of an image's pixels that count, in (0, 1].
+      class_weights: K factors by train id; none: all 1.
 
     Returns:
       [B] float32, one loss for each image.
@@ -30,6 +35,11 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction):
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"top_k_fraction {fraction} is outside (0, 1]; use 1 to count all pixels")
     height, width = logits.shape[1:3]
+    if class_weights and len(class_weights) != logits.shape[-1]:
+        raise ValueError(
+            f"class_weights lists {len(class_weights)} weights for {logits.shape[-1]} classes; list one "
+            "for each class, in the order of the train ids"
+        )
     if height is None or width is None:
         raise ValueError(
             "the loss needs a static image size to choose k pixels of, but the logits are "
@@ -41,9 +51,12 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction):
     labels = tf.cast(labels, tf.int32)
     valid = tf.not_equal(labels, ignore_label)
     # An ignored id is no class: as an index it is an error on CPUs and NaN on GPUs.
+    classes = tf.where(valid, labels, 0)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.where(valid, labels, 0), logits=tf.cast(logits, tf.float32)
+        labels=classes, logits=tf.cast(logits, tf.float32)
     )
+    if class_weights:
+        cross_entropy *= tf.gather(tf.constant(list(class_weights), tf.float32), classes)
     cross_entropy = tf.where(valid, cross_entropy, 0.0)
     cross_entropy = tf.reshape(cross_entropy, [-1, pixels])
     if k < pixels:

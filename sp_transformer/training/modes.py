@@ -12,7 +12,7 @@ from sp_transformer.training import best, files, following, loop, run_lock, summ
 EVAL_FOLDER = "eval"
 
 
-def run(mode, config, model_dir, timeout_seconds=0.0):
+def run(mode, config, model_dir, timeout_seconds=0.0, strategy=None):
     """Runs `mode`: "train", "eval", "train_and_eval" or "continuous_eval".
 
     Args:
@@ -21,6 +21,7 @@ def run(mode, config, model_dir, timeout_seconds=0.0):
       model_dir: directory of the run; evaluation writes to model_dir/eval, and all modes that train
         or follow training keep the best checkpoint in model_dir/best.
       timeout_seconds: how long continuous_eval waits for a checkpoint; 0: for ever.
+      strategy: `tf.distribute.Strategy` to train and evaluate under; default: the current one.
 
     Raises:
       FollowTimeoutError: if continuous_eval has waited for so long.
@@ -28,33 +29,39 @@ def run(mode, config, model_dir, timeout_seconds=0.0):
     """
     model_dir = os.fspath(model_dir)
     if mode == "train":
-        loop.train(config, model_dir)
+        loop.train(config, model_dir, strategy)
         return
     if mode not in ("eval", "train_and_eval", "continuous_eval"):
         raise ValueError(
             f"unknown mode {mode!r}; use train, eval, train_and_eval or continuous_eval"
         )
-    with Evaluation(config, model_dir, keep_best=mode != "eval") as evaluation:
+    strategy = strategy or tf.distribute.get_strategy()
+    with Evaluation(config, model_dir, mode != "eval", strategy) as evaluation:
         if mode == "eval":
-            _evaluate_newest(config, model_dir, evaluation)
+            _evaluate_newest(config, model_dir, evaluation, strategy)
         elif mode == "train_and_eval":
-            summary = loop.train(config, model_dir, after_save=evaluation)
+            summary = loop.train(config, model_dir, strategy, after_save=evaluation)
             if summary.is_chief and evaluation.last_step() != summary.steps:
                 # A kill came between the last save and its evaluation.
-                _evaluate_newest(config, model_dir, evaluation)
+                _evaluate_newest(config, model_dir, evaluation, strategy)
         else:
+            with strategy.scope():
+                model = builder.build_model(config)
             following.follow(
                 model_dir,
-                builder.build_model(config),
+                model,
                 evaluation,
+                averaged=config.evaluation.averaged_weights,
                 poll_seconds=config.evaluation.poll_interval_seconds,
                 timeout_seconds=timeout_seconds,
             )
 
 
-def _evaluate_newest(config, model_dir, evaluation):
-    model = builder.build_model(config)
-    evaluation(weights.restore_model(model, model_dir), model)
+def _evaluate_newest(config, model_dir, evaluation, strategy):
+    with strategy.scope():
+        model = builder.build_model(config)
+        step = weights.restore_model(model, model_dir, config.evaluation.averaged_weights)
+    evaluation(step, model)
 
 
 class Evaluation:
@@ -65,9 +72,11 @@ class Evaluation:
       model_dir: directory of the run.
       keep_best: whether a checkpoint that scores higher than all before is copied to
         model_dir/best.
+      strategy: `tf.distribute.Strategy` that the models were built under; default: the current one.
     """
 
-    def __init__(self, config, model_dir, keep_best=True):
+    def __init__(self, config, model_dir, keep_best=True, strategy=None):
+        self._strategy = strategy
         self._config = config
         self._model_dir = model_dir
         self._keep_best = keep_best
@@ -134,6 +143,7 @@ class Evaluation:
             summary_writer=self._writer,
             checkpoint=checkpoint,
             inference=self._inference,
+            strategy=self._strategy,
         )
         self._writer.flush()
         is_best = self._keep_best and best.offer(self._model_dir, prefix or checkpoint, metrics)

@@ -34,11 +34,15 @@ _FREE_FIELDS = (
     "data.start_check_images",
     "training.steps",
     "training.jit_compile",
+    "training.rematerialize_backbone",
+    "training.rematerialize_tokenizer",
     "training.steps_per_loop",
     "training.save_interval_steps",
     "training.checkpoints_to_keep",
     "training.log_interval_steps",
     "training.picture_interval_steps",
+    # Read by a new run only: the file may have moved since.
+    "training.initialization",
 )
 
 

@@ -6,6 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from sp_transformer.data import drawing
+from sp_transformer.pictures import panels
+
+_MAX_SIDE = 512  # Of a panel, in pixels: event files are read over networks.
+_LEGEND_ROWS = 25
 
 
 class TrainSummaries:
@@ -22,6 +26,7 @@ class TrainSummaries:
     def __init__(self, directory, inference, label_map, first_step):
         self._inference = inference
         self._label_map = label_map
+        self._has_legend = False
         self._writer = tf.summary.create_file_writer(directory)
         # TensorBoard forgets what it has of this step and later ones, from a session that was killed.
         forget_from(self._writer, first_step + 1)
@@ -34,23 +39,41 @@ class TrainSummaries:
         self._writer.flush()
 
     def pictures(self, step, examples):
-        """Writes image and label above prediction and superpixels, for each example.
+        """Writes two pictures of each example, and once the legend.
+
+        segmentation/N is the paper's Fig. 4 (superpixels, prediction, truth), details/N shows mean colours, errors and
+        confidence.
 
         Args:
           step: step of the weights.
           examples: sequence of {"image": uint8 [Y,X,3], "label": integer [Y,X]}; sizes may differ.
         """
+        label_map = self._label_map
         with self._writer.as_default(step=step):
             for i, example in enumerate(examples):
-                labels, superpixels = self._inference.labels_and_superpixels(example["image"][None])
-                picture = drawing.example_picture(
-                    np.asarray(example["image"]),
-                    np.asarray(example["label"]),
-                    labels[0].numpy(),
-                    superpixels[0].numpy(),
-                    self._label_map,
+                image, label = np.asarray(example["image"]), np.asarray(example["label"])
+                views = (values[0].numpy() for values in self._inference.views(image[None]))
+                prediction, superpixels, confidence = views
+                panel = panels.segmentation_panel(
+                    image, prediction, superpixels, label_map, label, max_side=_MAX_SIDE
                 )
-                tf.summary.image(f"image_label_prediction_superpixels/{i}", picture[None])
+                details = panels.detail_panel(
+                    image,
+                    prediction,
+                    superpixels,
+                    confidence,
+                    label,
+                    label_map.ignore_label,
+                    max_side=_MAX_SIDE,
+                )
+                tf.summary.image(f"segmentation/{i}", panel[None])
+                tf.summary.image(f"details/{i}", details[None])
+            if not self._has_legend:
+                columns = -(-label_map.num_classes // _LEGEND_ROWS)
+                legend = drawing.legend(label_map, columns)
+                tf.summary.image("legend/classes", legend[None])
+                tf.summary.image("legend/errors", panels.error_legend()[None])
+                self._has_legend = True
         self._writer.flush()
 
     def close(self):

@@ -1,8 +1,11 @@
 """One training step on every replica, and the compiled loop around it."""
 
+import functools
+
 import tensorflow as tf
 
-from sp_transformer.training import losses
+from sp_transformer.model import rematerialization
+from sp_transformer.training import distribution, losses
 
 
 class TrainLoop:
@@ -17,26 +20,15 @@ class TrainLoop:
       options: `TrainingOptions`.
       ignore_label: train id that the loss leaves out.
       strategy: the `tf.distribute.Strategy` that model and optimizer were built under.
+      averages: `WeightAverages` of the model, or None.
 
     Raises:
       ValueError: if the strategy cannot split the batch, cannot be compiled, or is not the one that
         the optimizer was created in.
     """
 
-    def __init__(self, model, optimizer, options, ignore_label, strategy):
-        replicas = strategy.num_replicas_in_sync
-        if options.batch_size % replicas:
-            raise ValueError(
-                f"training.batch_size {options.batch_size} does not divide by the {replicas} "
-                f"replicas; the nearest that do are {options.batch_size // replicas * replicas} and "
-                f"{(options.batch_size // replicas + 1) * replicas}"
-            )
-        compiled_anyway = isinstance(strategy, tf.distribute.TPUStrategy)
-        if options.jit_compile and replicas > 1 and not compiled_anyway:
-            raise ValueError(
-                f"training.jit_compile works on one device, and this strategy has {replicas} "
-                "replicas; set training.jit_compile to false"
-            )
+    def __init__(self, model, optimizer, options, ignore_label, strategy, averages=None):
+        distribution.check_strategy(options, strategy)
         if optimizer._distribution_strategy is not strategy:
             # Silent otherwise: every replica would go its own way.
             raise ValueError("the optimizer was not created in the scope of the training strategy")
@@ -45,9 +37,13 @@ class TrainLoop:
         self._options = options
         self._ignore_label = ignore_label
         self._strategy = strategy
-        self._step = self._replica_step
-        if options.jit_compile and not compiled_anyway:
-            self._step = tf.function(self._replica_step, jit_compile=True)
+        self._averages = averages
+        by_xla = options.jit_compile or distribution.is_tpu(strategy)
+        self._compilation = functools.partial(rematerialization.compiled_by_xla, by_xla)
+        # No Python of the step depends on tensors, and converting it takes a fifth of the tracing.
+        self._step = tf.autograph.experimental.do_not_convert(self._replica_step)
+        if options.jit_compile and not distribution.is_tpu(strategy):
+            self._step = tf.function(self._replica_step, jit_compile=True, autograph=False)
 
     def _replica_step(self, images, labels):
         """Updates the weights once; images [b,Y,X,3], labels [b,Y,X] are this replica's share.
@@ -56,26 +52,16 @@ class TrainLoop:
           Float32 scalars: this replica's part of the loss, and the norm of the global batch's
           gradient before clipping.
         """
-        options, variables = self._options, self._model.trainable_variables
-        with tf.GradientTape() as tape:
-            features = self._model.features(images, training=True)
-            per_image = losses.top_k_cross_entropy(
-                self._model.cell_semantic_logits(features),
-                self._model.labels_by_cell(labels),
-                self._ignore_label,
-                options.top_k_fraction,
-            )
-            loss = tf.reduce_sum(per_image) / float(options.batch_size)
+        loss, gradients = self._loss_and_gradients(images, labels)
         # A variable that the loss does not depend on (an unused end of a backbone) has no gradient,
         # and stays as it is.
         pairs = [
             (gradient, variable)
-            for gradient, variable in zip(
-                tape.gradient(loss, [v.value for v in variables]), variables, strict=True
-            )
+            for gradient, variable in zip(gradients, self._model.trainable_variables, strict=True)
             if gradient is not None
         ]
-        gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
+        options = self._options
+        gradients = [gradient for gradient, _ in pairs]
         replicas = self._strategy.num_replicas_in_sync
         if replicas > 1:
             context = tf.distribute.get_replica_context()
@@ -87,7 +73,46 @@ class TrainLoop:
             # Keras sums over the replicas once more.
             gradients = [gradient / replicas for gradient in gradients]
         self._optimizer.apply(gradients, [variable for _, variable in pairs])
+        if self._averages is not None:
+            self._averages.update(self._optimizer.iterations.value)
         return loss, norm
+
+    def _loss_and_gradients(self, images, labels):
+        """This replica's part of the loss, and of its gradient by each trainable variable (None: does not depend)."""
+        parts = self._options.gradient_accumulation_steps
+        image_parts, label_parts = tf.split(images, parts), tf.split(labels, parts)
+        loss, gradients = self._part(image_parts[0], label_parts[0])
+        for image_part, label_part in zip(image_parts[1:], label_parts[1:], strict=True):
+            # Unrolled, as synchronised BatchNorm cannot meet inside a loop of TensorFlow's; and one after the other, as
+            # parts that run side by side would save no memory.
+            done = [gradient for gradient in gradients if gradient is not None]
+            image_part, label_part = _after(done, image_part, label_part)
+            part_loss, part_gradients = self._part(image_part, label_part)
+            loss += part_loss
+            gradients = [
+                None if total is None else total + gradient
+                for total, gradient in zip(gradients, part_gradients, strict=True)
+            ]
+        return loss, gradients
+
+    def _part(self, images, labels):
+        """The same of some of this replica's images."""
+        options = self._options
+        # What is computed again is computed while the gradient is taken.
+        with self._compilation():
+            with tf.GradientTape() as tape:
+                features = self._model.features(images, training=True)
+                per_image = losses.top_k_cross_entropy(
+                    self._model.cell_semantic_logits(features),
+                    self._model.labels_by_cell(labels),
+                    self._ignore_label,
+                    options.top_k_fraction,
+                    options.class_weights,
+                )
+                loss = tf.reduce_sum(per_image) / float(options.batch_size)
+            values = [variable.value for variable in self._model.trainable_variables]
+            gradients = tape.gradient(loss, values)
+        return loss, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     @tf.function
     def _run(self, iterator, count):
@@ -112,3 +137,9 @@ class TrainLoop:
         """
         step_losses, norms = self._run(iterator, tf.constant(count, tf.int32))
         return step_losses.numpy(), norms.numpy()
+
+
+def _after(done, *tensors):
+    """The same tensors, which exist only once all of `done` do."""
+    with tf.control_dependencies(done):
+        return [tf.identity(tensor) for tensor in tensors]

@@ -223,6 +223,23 @@ BROKEN = {
     ],
     training("weight_decay: -0.1"): ["training.weight_decay -0.1 is below 0"],
     training("beta_2: 1"): ["training.beta_2 1 lies outside [0, 1)"],
+    training("ema_decay: 1"): ["training.ema_decay 1 lies outside [0, 1)"],
+    training("batch_size_per_replica: -1"): ["batch_size_per_replica -1 is below 0"],
+    training("learning_rate_reference_batch_size: -1"): ["reference_batch_size -1 is below 0"],
+    training("gradient_accumulation_steps: 0"): ["gradient_accumulation_steps 0 is not above 0"],
+    training("gradient_accumulation_steps: 5"): [
+        "training.gradient_accumulation_steps 5 does not divide training.batch_size 32",
+        "4 and 8",
+    ],
+    training("batch_size_per_replica: 6 gradient_accumulation_steps: 4"): [
+        "gradient_accumulation_steps 4 does not divide training.batch_size_per_replica 6"
+    ],
+    training(
+        'rematerialize_backbone: true } model { backbone { name: "keras_cv/mobilenet_v3_small" }'
+    ): ["rematerialize_backbone has no effect on keras_cv/mobilenet_v3_small"],
+    "evaluation { averaged_weights: true }": [
+        "evaluation.averaged_weights (--averaged_weights) is true and training.ema_decay 0"
+    ],
     training("gradient_clip_norm: -1"): ["gradient_clip_norm -1 is below 0", "no clipping"],
     training("top_k_fraction: 20"): ["training.top_k_fraction 20 lies outside (0, 1]; set it"],
     training("top_k_fraction: 1e-5"): ["top_k_fraction 1e-05 of a crop of 6144 pixels", "at least"],

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from sp_transformer.data import drawing
 
@@ -48,7 +49,29 @@ def test_lines_grow_with_the_image(width, lines):
     marked = (drawn == (1, 2, 3)).all(-1)
     assert marked.all(0).nonzero()[0].tolist() == sorted(lines)
     assert marked.sum() == 6 * len(lines)
-    assert (image == 9).all() and (drawn[~marked] == 9).all()
+    dark = (drawn == 0).all(-1)
+    # A dark line of half the width, at least one pixel, on either side.
+    beside = max(1, len(lines) // 2)
+    assert dark.all(0).nonzero()[0].tolist() == [
+        *range(min(lines) - beside, min(lines)),
+        *range(max(lines) + 1, max(lines) + 1 + beside),
+    ]
+    assert (image == 9).all() and (drawn[~(marked | dark)] == 9).all()
+    bare = drawing.draw_boundaries(image, ids, (1, 2, 3), outline=None)
+    assert np.array_equal((bare != 9).any(-1), marked)
+
+
+@pytest.mark.parametrize("ground", [(0, 0, 0), (255, 255, 255), (255, 255, 0), (128, 128, 128)])
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_boundaries_are_seen_on_any_ground_and_after_downscaling(ground, factor):
+    image = np.full((1024, 2048, 3), ground, np.uint8)
+    ids = np.arange(2048)[None] // 64 + np.zeros((1024, 1), int)
+    drawn = Image.fromarray(drawing.draw_boundaries(image, ids))
+    small = np.asarray(drawn.resize((2048 // factor, 1024 // factor), Image.Resampling.BOX))
+    contrast = np.abs(small.astype(int) - ground).max(-1).max(0)
+    for line in range(64, 2048, 64):
+        around = slice((line - 4) // factor, (line + 4) // factor + 1)
+        assert contrast[around].max() >= 60, (line, ground, factor)
 
 
 def test_boundaries_of_another_size_are_refused():
@@ -75,26 +98,13 @@ def test_legend_shows_every_colour_and_some_text(label_map, columns):
     assert (picture.astype(int).sum(-1) < 100).sum() > 20 + 14 * 14  # Letters, near black.
 
 
-def test_example_picture_outlines_after_reducing(label_map):
-    label_map = label_map()
-    label = np.zeros((400, 1000), int)
-    label[:, 500:] = 1
-    superpixels = np.arange(1000)[None] // 100 + np.zeros((400, 1), int)
-    image = np.full((400, 1000, 3), 250, np.uint8)
-    picture = drawing.example_picture(image, label, 1 - label, superpixels, label_map, max_side=200)
-    assert picture.shape == (2 * 80 + 4, 2 * 200 + 4, 3)
-    truth, prediction = picture[:80, 204:], picture[84:, :200]
-    assert (truth[:, :100] == label_map.colors[0]).all()
-    assert (prediction[:, :100] == label_map.colors[1]).all()
-    assert (picture[:80, :200] == 250).all()
-    outlined = picture[84:, 204:]
-    lines = (outlined == (255, 255, 0)).all(-1)
-    # Each of the 9 lines is there, and stands out against an image that is almost white.
-    assert lines.all(0).sum() == 9 and outlined[~lines].max() < 180
-    small = drawing.example_picture(
-        image[:5, :7], label[:5, :7], label[:5, :7], label[:5, :7], label_map
+def test_color_key_grows_with_its_letters():
+    small, large = (
+        drawing.color_key(("a", "bb"), ((9, 9, 9), (90, 0, 0)), text_size=size) for size in (12, 36)
     )
-    assert small.shape == (14, 18, 3)
+    assert (large == (90, 0, 0)).all(-1).sum() == 42 * 42
+    assert large.shape[0] == 3 * small.shape[0]
+    assert drawing.font_size((40, 30, 3)) == 12 and drawing.font_size((1024, 2048, 3)) == 46
 
 
 def test_evenly_spaced_positions():

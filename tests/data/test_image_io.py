@@ -260,3 +260,42 @@ def test_torn_jpeg_is_named_by_the_fast_decoder_too(rgb):
     for torn in (data[: len(data) // 2], data[:3]):
         with pytest.raises(FileFault, match="cannot read image torn one"):
             image_io.read_upright_jpeg("torn one", torn)
+
+
+def test_the_size_is_that_of_the_image_as_it_is_read(tmp_path):
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.new("RGB", (20, 8)).save(path, exif=exif)
+        assert image_io.read_size(path) == image_io.read_image(path).shape[:2]
+
+
+def test_the_size_of_a_huge_image_is_read_without_a_warning(tmp_path, recwarn):
+    Image.new("L", (10000, 10000)).save(tmp_path / "huge.png")
+    assert image_io.read_size(tmp_path / "huge.png") == (10000, 10000)
+    assert not recwarn.list
+    (tmp_path / "no.png").write_bytes(b"no image")
+    with pytest.raises(FileFault, match=r"no\.png: it is no image"):
+        image_io.read_size(tmp_path / "no.png")
+
+
+def test_a_fast_png_holds_the_same_pixels(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+    for array in (image, image[..., 0], image[..., 0].astype(np.uint16) * 257):
+        image_io.write_png(tmp_path / "x.png", array, fast=True)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), array)
+
+
+def test_a_file_is_there_complete_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    image_io.write_png(path, np.zeros((4, 5), np.uint8))
+
+    def fail(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_io.os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        image_io.write_png(path, np.ones((9, 9), np.uint8))
+    assert np.asarray(Image.open(path)).shape == (4, 5)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.png"]

@@ -184,11 +184,24 @@ def test_summaries_hold_scalars_and_as_many_pictures_as_asked(config, inference,
     assert tf.make_ndarray(event.tensor_proto) == pytest.approx(results["miou"])
     assert "iou/class 0" in [tag.replace("_", " ") for tag in tags]
     assert not any("class 3" in tag for tag in tags)
-    # Two rows of two panels of 5x7 pixels with gaps between them, of images from all over the split.
+    # Three panels of 5x7 pixels, magnified by 37, with gaps between them, of images from all over the split.
     assert pictures == [f"pictures/images/{number}" for number in (0, 1, 2, 4, 5)]
     width, height, png = tf.make_ndarray(events.Tensors(pictures[0])[0].tensor_proto)[:3]
     assert (int(height), int(width)) == tf.io.decode_png(png).shape[:2]
-    assert int(height) == 2 * 5 + 4 and int(width) == 2 * 7 + 4
+    assert int(height) == 5 * 37 + 24 and int(width) == 3 * 7 * 37 + 8
+
+
+def test_report_is_written_where_it_is_asked_for(config, arrays, inference, tmp_path):
+    evaluate(config, tmp_path / "without", inference)
+    assert not (tmp_path / "without" / "report.html").exists()
+    config.evaluation.report.enabled = True
+    results = evaluate(config, tmp_path / "with", inference, step=40)
+    text = (tmp_path / "with" / "report.html").read_text()
+    assert f"{100 * results['miou']:.1f}" in text and "step 40" in text
+    # All seven images are shown once, outlined.
+    for number in range(len(arrays)):
+        assert text.count(f"<b>images/{number}</b>") == 1
+        assert f"Superpixels of images/{number}" in text
 
 
 def test_prediction_that_fits_the_truth_scores_one(config, data_dir, arrays, inference, tmp_path):

@@ -1,6 +1,9 @@
 """A small stand-in for SPTransformer with its methods, and exports of it: the real one takes a
 minute to build and save."""
 
+import importlib.util
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +11,10 @@ import tensorflow as tf
 
 from sp_transformer.model.inference import Inference
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.serving import export
+from sp_transformer.serving import export, export_options
+
+# Tests of the verification ask for it; it takes another process that imports the runtime.
+UNVERIFIED = export_options.ExportOptions(verify_images=0)
 
 
 class StandInModel(keras.Model):
@@ -22,9 +28,19 @@ class StandInModel(keras.Model):
         self.dropout = keras.layers.Dropout(0.5, seed=3)
         self.classes = keras.layers.Dense(num_classes, dtype="float32")
 
+    superpixel_stride = size_multiple = 4
+    # Nothing to fold.
+    backbone = None
+
     def features(self, images, training=False):
         x = self.norm(self.convolution(tf.cast(images, tf.float32) / 127.5 - 1), training=training)
-        return {"pixels": self.dropout(x, training=training)}
+        x = self.dropout(x, training=training)
+        shape = tf.shape(images)
+        return {
+            "pixels": x,
+            "superpixel_logits": self.classes(x)[:, ::4, ::4],
+            "image_size": (shape[1], shape[2]),
+        }
 
     def semantic_logits(self, features):
         return self.classes(features["pixels"])
@@ -67,6 +83,16 @@ def make_model(num_classes):
 
 
 @pytest.fixture(scope="session")
+def NumpyRuntime():
+    """The class of tests/serving/numpy_runtime.py: a model that costs nothing."""
+    path = pathlib.Path(__file__).parent / "numpy_runtime.py"
+    spec = importlib.util.spec_from_file_location("numpy_runtime", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.NumpyRuntime
+
+
+@pytest.fixture(scope="session")
 def config():
     return make_config(6)
 
@@ -85,10 +111,10 @@ def inference(model, config):
 def exported(config, model, tmp_path_factory):
     """An export of the stand-in, shared by the tests, which only read it."""
     folder = tmp_path_factory.mktemp("exports") / "model"
-    return export.export_saved_model(config, model, folder, checkpoint="run/ckpt-12", step=12)
+    return export.export_model(config, model, folder, UNVERIFIED, checkpoint="run/ckpt-12", step=12)
 
 
 @pytest.fixture(scope="session")
 def exported_300_classes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports") / "many"
-    return export.export_saved_model(make_config(300), make_model(300), folder)
+    return export.export_model(make_config(300), make_model(300), folder, UNVERIFIED)

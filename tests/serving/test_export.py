@@ -1,5 +1,6 @@
-"""SavedModels: whole, checked and equal to the model (without Keras: tests/test_export.py)."""
+"""SavedModels: whole and equal to the model (without Keras: tests/test_export.py), and what all exports share."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,11 +11,13 @@ from google.protobuf import text_format
 
 import sp_transformer as spt
 from sp_transformer import version
-from sp_transformer.data import image_io
 from sp_transformer.model import inference as inference_lib
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.serving import export, predict
+from sp_transformer.serving import export, export_options, verification
 
+# Tests of the verification ask for it; it takes another process that imports the runtime.
+UNVERIFIED = export_options.ExportOptions(verify_images=0)
+OVERWRITE = dataclasses.replace(UNVERIFIED, overwrite=True)
 SHAPES = [(1, 32, 32), (2, 17, 29), (1, 1, 1), (3, 40, 23)]
 
 
@@ -37,7 +40,7 @@ def test_every_function_gives_the_models_labels_to_the_last(exported, inference,
             (both["labels"], labels),
             (both["superpixels"], ids),
             (loaded.labels(batch)["labels"], labels),
-            (loaded.labels_and_superpixels(batch)["superpixels"], ids),
+            (loaded.superpixels(batch)["superpixels"], ids),
         ):
             assert found.dtype == tf.int32
             np.testing.assert_array_equal(found, expected)
@@ -45,15 +48,16 @@ def test_every_function_gives_the_models_labels_to_the_last(exported, inference,
     assert len(classes) >= 3
 
 
-def test_inference_form_labels_as_the_model_does(tmp_path, capsys):
+def test_inference_form_labels_as_the_model_does(tmp_path):
     config = spt.load_config(
         "configs/synthetic/quickstart.textproto",
         ["model { channels: 16 tokenizer { layers: 1 } classifier { layers: 1 } }"],
     )
     model = spt.build_model(config)
     inference = inference_lib.Inference(model, config.data)
-    target = export.export_saved_model(config, model, tmp_path / "fast", in_inference_form=True)
-    assert "reloaded; labels and superpixels" in capsys.readouterr().out
+    target = export.export_model(
+        config, model, tmp_path / "fast", dataclasses.replace(UNVERIFIED, inference_form=True)
+    )
     about = json.loads((target / "assets.extra" / "version.json").read_text())
     assert about["inference_form"] is True
     loaded = tf.saved_model.load(str(target))
@@ -74,11 +78,12 @@ def test_an_export_of_one_size_labels_as_the_model_does_and_takes_nothing_else(f
         ["model { channels: 16 tokenizer { layers: 1 } classifier { layers: 1 } }"],
     )
     model = spt.build_model(config)
-    target = export.export_saved_model(
-        config, model, tmp_path / "fixed", in_inference_form=fast, image_size=(70, 90)
+    options = dataclasses.replace(
+        UNVERIFIED, inference_form=fast, jit_compile=fast, image_size=(70, 90)
     )
+    target = export.export_model(config, model, tmp_path / "fixed", options)
     about = json.loads((target / "assets.extra" / "version.json").read_text())
-    assert about["image_size"] == [70, 90]
+    assert about["image_size"] == [70, 90] and about["jit_compile"] is fast
     signature = tf.saved_model.load(str(target)).signatures["superpixels"]
     image = np.random.default_rng(1).integers(0, 256, (1, 70, 90, 3), np.uint8)
     found = signature(images=tf.constant(image))
@@ -88,21 +93,16 @@ def test_an_export_of_one_size_labels_as_the_model_does_and_takes_nothing_else(f
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
         signature(images=tf.zeros([1, 70, 91, 3], tf.uint8))
 
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name, size in (("right", (70, 90)), ("wrong", (71, 90))):
-        image_io.write_png(folder / f"{name}.png", np.zeros((*size, 3), np.uint8))
-    summary = predict.predict(target, str(folder), tmp_path / "out")
-    assert [path.stem for path in summary.predicted] == ["right"]
-    ((path, reason),) = summary.failed
-    assert path.stem == "wrong" and "71x90 and the model was exported for 70x90" in reason
-
 
 def test_signatures_take_any_batch_of_rgb_bytes_and_nothing_else(exported):
     loaded = tf.saved_model.load(str(exported))
-    assert sorted(loaded.signatures) == ["serving_default", "superpixels"]
-    for signature in loaded.signatures.values():
-        (images,) = signature.structured_input_signature[1].values()
+    names = ["encoded", "probabilities", "serving_default", "superpixels"]
+    assert sorted(loaded.signatures) == names
+    for name in names:
+        (images,) = loaded.signatures[name].structured_input_signature[1].values()
+        if name == "encoded":
+            assert images.dtype == tf.string and images.shape.as_list() == [None]
+            continue
         assert images.dtype == tf.uint8 and images.shape.as_list() == [None, None, None, 3]
     assert list(loaded.signatures["serving_default"].structured_outputs) == ["labels"]
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
@@ -122,22 +122,22 @@ def test_assets_tell_what_was_exported(exported, config):
     assert about["checkpoint"] == "run/ckpt-12" and about["step"] == 12
 
 
-def test_verdict_is_printed_and_nothing_lies_beside_the_export(config, model, tmp_path, capsys):
-    export.export_saved_model(config, model, tmp_path / "model")
+def test_verdict_is_printed_and_written_and_nothing_lies_beside_the_export(
+    config, model, tmp_path, capsys
+):
+    options = export_options.ExportOptions(verify_images=2)
+    target = export.export_model(config, model, tmp_path / "model", options)
     printed = capsys.readouterr().out
-    assert "equal" in printed and "33x38" in printed and "2 images of split 'val'" in printed
+    assert "labels equal the checkpoint's at 100.0000% of the pixels" in printed
+    assert "2 images of split 'val'" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_without_readable_data_the_check_takes_noise(config, model, tmp_path, capsys):
-    moved = experiment_pb2.ExperimentOptions()
-    moved.CopyFrom(config)
-    moved.data.dataset = "folder"
-    moved.data.data_dir = str(tmp_path / "absent")
-    moved.data.folder.splits.add(name="val", images=["*.png"])
-    export.export_saved_model(moved, model, tmp_path / "model")
-    assert "of noise (" in capsys.readouterr().out
-    assert (tmp_path / "model" / "saved_model.pb").exists()
+    report = json.loads((target / "verification.json").read_text())
+    assert report["passed"] is True and report["equal_labels"] == 1
+    assert report["max_probability_difference"] == 0
+    # The last one is cut to an odd size.
+    assert report["sizes"] == ["28x35", "33x38"]
+    assert report["latency"]["labels"]["milliseconds"] > 0
+    assert "tensorflow" in report["runtime"]
 
 
 def test_folders_in_use_are_refused_and_left_alone(config, model, exported, tmp_path):
@@ -146,31 +146,33 @@ def test_folders_in_use_are_refused_and_left_alone(config, model, exported, tmp_
     (foreign / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="foreign"):
-            export.export_saved_model(config, model, foreign, overwrite=overwrite)
+            export.export_model(
+                config, model, foreign, dataclasses.replace(UNVERIFIED, overwrite=overwrite)
+            )
     assert (foreign / "thesis.tex").read_text() == "years of work"
     before = sorted(path.stat().st_mtime_ns for path in exported.rglob("*"))
     with pytest.raises(ValueError, match="--overwrite"):
-        export.export_saved_model(config, model, exported)
+        export.export_model(config, model, exported, UNVERIFIED)
     assert sorted(path.stat().st_mtime_ns for path in exported.rglob("*")) == before
     with pytest.raises(ValueError, match="is a file"):
-        export.export_saved_model(config, model, foreign / "thesis.tex")
+        export.export_model(config, model, foreign / "thesis.tex", UNVERIFIED)
 
 
 def test_overwrite_replaces_and_an_empty_folder_is_taken(config, model, exported, tmp_path):
     target = shutil.copytree(exported, tmp_path / "model")
     (target / "assets.extra" / "stale.txt").write_text("of the old export")
-    export.export_saved_model(config, model, target, overwrite=True, step=99)
+    export.export_model(config, model, target, OVERWRITE, step=99)
     assert not (target / "assets.extra" / "stale.txt").exists()
     assert json.loads((target / "assets.extra" / "version.json").read_text())["step"] == 99
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    export.export_saved_model(config, model, empty)
+    export.export_model(config, model, empty, UNVERIFIED)
     assert (empty / "saved_model.pb").exists()
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_export_that_differs_from_the_model_leaves_what_was_there(
+def test_an_export_that_differs_from_the_model_leaves_what_was_there(
     config, model, exported, tmp_path, monkeypatch, old
 ):
     target = tmp_path / "model"
@@ -186,8 +188,9 @@ def test_export_that_differs_from_the_model_leaves_what_was_there(
         kernel.assign(value)
 
     monkeypatch.setattr(tf.saved_model, "save", save_other_weights)
-    with pytest.raises(RuntimeError, match=r"labels differ from the model's at \d+ of 1254 pixels"):
-        export.export_saved_model(config, model, target, overwrite=True)
+    options = export_options.ExportOptions(verify_images=1, overwrite=True)
+    with pytest.raises(verification.VerificationError, match=r"equal_labels .* is below 100"):
+        export.export_model(config, model, target, options)
     assert [path.name for path in tmp_path.iterdir()] == (["model"] if old else [])
     if old:
         about = json.loads((target / "assets.extra" / "version.json").read_text())

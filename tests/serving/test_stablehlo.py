@@ -45,6 +45,7 @@ class SmallModel(keras.Model):
         self.pool = keras.layers.AveragePooling2D(2)
         self.classifier = keras.layers.Dense(CLASSES, name="classifier")
         self.upsample = keras.layers.UpSampling2D(4)
+        self.superpixel_stride = 4
 
     def prepare(self, images):
         return tf.cast(images, self.compute_dtype) / 127.5 - 1, images.shape[1:3]
@@ -65,7 +66,7 @@ class SmallModel(keras.Model):
         grid = self.superpixel_grid(height, width)
         pixels = self.hypercolumn(self.backbone(x, training=training), grid)
         pixels, superpixels = self.tokenizer(self.dropout(pixels, training=training), grid)
-        return {"superpixel_logits": self.classifier(superpixels)}
+        return {"superpixel_logits": self.classifier(superpixels), "image_size": (height, width)}
 
     def semantic_logits(self, features):
         return self.upsample(features["superpixel_logits"])
@@ -78,6 +79,12 @@ class SmallModel(keras.Model):
 
     def labels(self, features):
         return tf.argmax(self.semantic_logits(features), -1, tf.int32)
+
+    def hard_superpixels(self, features):
+        batch, rows, columns, _ = features["superpixel_logits"].shape
+        ids = tf.reshape(tf.range(rows * columns), [1, rows, columns])
+        ids = tf.repeat(tf.repeat(ids, self.superpixel_stride, 1), self.superpixel_stride, 2)
+        return tf.repeat(ids, batch, 0)
 
     def call(self, images, training=False):
         return self.semantic_logits(self.features(images, training))
@@ -111,7 +118,7 @@ def export(config, model, tmp_path_factory):
     before = [np.array(variable) for variable in model.variables]
     options = stablehlo_options.StableHLOOptions(stablehlo_options.PROGRAMS, batch_size=2)
     folder = tmp_path_factory.mktemp("stablehlo") / "export"
-    stablehlo.export_stablehlo(config, model, folder, options, {"step": 7})
+    stablehlo.write(config, model, folder, options, {"step": 7})
     manifest = json.loads((folder / "manifest.json").read_text())
     return types.SimpleNamespace(folder=folder, manifest=manifest, before=before)
 
@@ -187,7 +194,7 @@ def test_export_describes_its_programs_and_leaves_the_model_as_it_was(export, mo
     assert manifest["step"] == 7
     files = {path.name for path in export.folder.iterdir()}
     programs = {f"{name}.stablehlo" for name in stablehlo_options.PROGRAMS}
-    assert files == programs | {"config.textproto", "expected.npz", "manifest.json", "weights.npz"}
+    assert files == programs | {"expected.npz", "manifest.json", "weights.npz"}
     outputs = {
         name: [
             (entry["name"], entry["shape"], entry["dtype"])
@@ -244,7 +251,7 @@ def test_bfloat16_weights_are_rounded_before_the_outputs_are_computed(
     config, model, export, tmp_path
 ):
     options = stablehlo_options.StableHLOOptions(("logits",), weights_dtype="bfloat16")
-    stablehlo.export_stablehlo(config, model, tmp_path / "half", options)
+    stablehlo.write(config, model, tmp_path / "half", options)
     weights = np.load(tmp_path / "half" / "weights.npz")
     kernel = model.classifier.kernel
     assert weights[kernel.path].dtype == np.uint16
@@ -284,18 +291,6 @@ def test_sizes_that_are_none_are_errors(text):
     assert stablehlo_options.parse_size("512x1024") == (512, 1024)
     with pytest.raises(ValueError, match="is not HEIGHTxWIDTH"):
         stablehlo_options.parse_size(text)
-
-
-def test_a_folder_in_use_is_only_replaced_if_it_is_such_an_export(export, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="no StableHLO export"):
-        stablehlo_options.check_export_dir(tmp_path, overwrite=True)
-    with pytest.raises(ValueError, match="is a file"):
-        stablehlo_options.check_export_dir(tmp_path / "notes.txt", overwrite=True)
-    with pytest.raises(ValueError, match="--overwrite"):
-        stablehlo_options.check_export_dir(export.folder, overwrite=False)
-    stablehlo_options.check_export_dir(export.folder, overwrite=True)
-    stablehlo_options.check_export_dir(tmp_path / "new", overwrite=False)
 
 
 @needs_jax

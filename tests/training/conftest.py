@@ -93,6 +93,17 @@ def tiny_dataset(batch_size, first_step=0):
     return tf.data.Dataset.counter(start=np.int64(first_step), dtype=tf.int64).map(batch)
 
 
+def shared_tiny_dataset(config, first_step=0, context=None):
+    """The part of tiny_dataset that falls to an input pipeline, a tf.distribute.InputContext."""
+    replicas = context.num_replicas_in_sync if context else 1
+    dataset = tiny_dataset(config.training.batch_size, first_step)
+    if replicas > 1:
+        dataset = dataset.unbatch().batch(config.training.batch_size // replicas)
+        # Of each step's batches, one a replica, a worker takes those of its own replicas.
+        dataset = dataset.shard(context.num_input_pipelines, context.input_pipeline_id)
+    return dataset
+
+
 def make_config():
     """Options of a run of 10 steps that saves every 4 and logs every 2."""
     config = experiment_pb2.ExperimentOptions(experiment_name="test/tiny")
@@ -133,13 +144,7 @@ def make_run_of(config):
 
     def make(model_dir, spoil=lambda dataset: dataset, strategy=None, **model_kwargs):
         def make_dataset(first_step, context=None):
-            replicas = context.num_replicas_in_sync if context else 1
-            dataset = tiny_dataset(config.training.batch_size, first_step)
-            if replicas > 1:
-                dataset = dataset.unbatch().batch(config.training.batch_size // replicas)
-                # Of each step's batches, one a replica, a worker takes those of its own replicas.
-                dataset = dataset.shard(context.num_input_pipelines, context.input_pipeline_id)
-            return spoil(dataset)
+            return spoil(shared_tiny_dataset(config, first_step, context))
 
         return loop.TrainingRun(
             config,

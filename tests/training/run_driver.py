@@ -219,9 +219,22 @@ def train_without_rights(model_dir, **arguments):
     train(model_dir, **arguments)
 
 
+def measure_replicas(**arguments):
+    """replica_driver.measure."""
+    import replica_driver
+
+    replica_driver.measure(**arguments)
+
+
 FUNCTIONS = {
     function.__name__: function
-    for function in (train, train_on_small_disk, train_with_small_files, train_without_rights)
+    for function in (
+        train,
+        train_on_small_disk,
+        train_with_small_files,
+        train_without_rights,
+        measure_replicas,
+    )
 }
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ def test_learns_and_reports(make_run, tmp_path, config):
         "images_per_second",
     }
     assert {(10, name) for name in scalars} <= tags
-    assert (5, "image_label_prediction_superpixels/3") in tags
+    assert {(5, f"{kind}/3") for kind in ("segmentation", "details")} <= tags
+    assert sorted(step for step, tag in tags if tag == "legend/classes") == [5]
 
 
 def test_resumed_equals_uninterrupted_bit_by_bit(make_run, tmp_path, reference):

@@ -1,7 +1,11 @@
-"""What the training step refuses; what it computes is in test_loop.py."""
+"""What the training step refuses, and accumulation; what else it computes is in test_loop.py and test_replicas.py."""
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from sp_transformer.model import weights
 from sp_transformer.training import train_step
 
 
@@ -23,3 +27,60 @@ def test_refuses_what_a_strategy_cannot_do(config):
 
     with pytest.raises(ValueError, match="scope"):
         train_step.TrainLoop(None, Optimizer(), config.training, 255, FourReplicas())
+
+
+def weights_after_steps(tiny, parts, jit_compile=False):
+    """Loss curve and weights after 3 steps of 4 images in `parts` parts, without what sees single images."""
+    options = tiny.config.training
+    options.gradient_accumulation_steps, options.jit_compile = parts, jit_compile
+    options.gradient_clip_norm = 0.5
+    keras.utils.set_random_seed(0)
+    model = tiny.build_model(dropout=0.0)
+    model.backbone.norm.trainable = False
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    loop = train_step.TrainLoop(model, optimizer, options, 255, tf.distribute.get_strategy())
+    losses, norms = loop(iter(tiny.dataset(4)), 3)
+    return losses, norms, {n: v.numpy() for n, v in weights.named_variables(model).items()}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny, parts, jit_compile):
+    losses, norms, whole = weights_after_steps(tiny, 1)
+    part_losses, part_norms, accumulated = weights_after_steps(tiny, parts, jit_compile)
+    np.testing.assert_allclose(part_losses, losses, rtol=1e-6)
+    np.testing.assert_allclose(part_norms, norms, rtol=1e-5)
+    for name, value in whole.items():
+        np.testing.assert_allclose(accumulated[name], value, atol=1e-6, err_msg=name)
+
+
+def test_parts_are_computed_one_after_the_other(tiny):
+    """Each part waits for the gradients of the one before: or else all of them would be in memory at once."""
+    tiny.config.training.gradient_accumulation_steps = 2
+    model = tiny.build_model(dropout=0.0)
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    loop = train_step.TrainLoop(
+        model, optimizer, tiny.config.training, 255, tf.distribute.get_strategy()
+    )
+    batch = next(iter(tiny.dataset(4)))
+    graph = (
+        tf.function(loop._replica_step).get_concrete_function(batch["image"], batch["label"]).graph
+    )
+    convolutions = [op for op in graph.get_operations() if op.type == "Conv2D"]
+    assert len(convolutions) == 2
+
+    def depends_on(op, other):
+        queue, seen = [op], set()
+        while queue:
+            node = queue.pop()
+            if node is other:
+                return True
+            if node.name not in seen:
+                seen.add(node.name)
+                queue += [x.op for x in node.inputs] + list(node.control_inputs)
+        return False
+
+    gradient = next(op for op in graph.get_operations() if op.type == "Conv2DBackpropFilter")
+    assert any(depends_on(conv, gradient) for conv in convolutions)

@@ -31,6 +31,7 @@ def create_backbone(
     stem_max_pool=False,
     stride_in_first_conv=False,
     conv_bias=False,
+    zero_padding=False,
 ):
     """Creates a backbone layer, unbuilt and with random weights.
 
@@ -45,6 +46,7 @@ def create_backbone(
       stem_max_pool: ResNet only: 3x3/2 max-pool after the stem.
       stride_in_first_conv: ResNet with bottlenecks only: stride in the first 1x1 convolution.
       conv_bias: ResNet only: convolutions carry a bias in front of BatchNorm.
+      zero_padding: ConvNeXt only: kMaX-DeepLab's padding.
 
     Returns:
       A Keras layer: normalised images [B,Y,X,3] -> {s: features [B,ceil(Y/s),ceil(X/s),C_s]}.
@@ -54,6 +56,10 @@ def create_backbone(
     """
     if endpoint_strides is None:
         endpoint_strides = default_endpoint_strides(name)
+    if zero_padding and name not in convnext.NAMES:
+        raise ValueError(
+            f"backbone {name} has no option zero_padding; it is for ConvNeXt, unset it"
+        )
     if name in resnet.NAMES:
         return resnet.ResNet(
             architecture=name,
@@ -76,6 +82,7 @@ def create_backbone(
             architecture=name,
             endpoint_strides=endpoint_strides,
             drop_path_rate=drop_path_rate,
+            zero_padding=zero_padding,
             name="backbone",
         )
     if name.startswith(keras_cv_backbone.PREFIX):

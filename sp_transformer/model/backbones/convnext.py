@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sp_transformer.model import rematerialization
 from sp_transformer.model.backbones.drop_path import DropPath
 from sp_transformer.model.layer_normalization import LayerNormalization
 
@@ -32,17 +33,24 @@ def _truncated_normal():
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def _patchify(channels, stride, name, dtype):
+def _patchify(channels, stride, name, dtype, padded):
     # "same" pads only sizes that the stride does not divide, so that features are ceil(Y / stride).
     return keras.layers.Conv2D(
         channels,
         stride,
         strides=stride,
-        padding="same",
+        padding="valid" if padded else "same",
         data_format="channels_last",
         kernel_initializer=_truncated_normal(),
         name=name,
         dtype=dtype,
+    )
+
+
+def _zero_padding(before, after, name, dtype):
+    sides = (before, after)
+    return keras.layers.ZeroPadding2D(
+        (sides, sides), data_format="channels_last", name=name, dtype=dtype
     )
 
 
@@ -124,6 +132,12 @@ class ConvNeXt(keras.layers.Layer):
       endpoint_strides: Strides in image pixels of the wanted endpoints, out of STRIDES.
       drop_path_rate: Probability in [0, 1) for the full network's last block, growing linearly per
         block from 0; stages beyond the largest endpoint are left out without changing the others.
+      zero_padding: kMaX-DeepLab's padding: a pixel above and left of the stem's patches, so that all
+        features shift; at odd sizes zeros in front of a downsampling's LayerNorm, which makes them its
+        beta, where without this option they come behind it.
+
+    Attributes:
+      rematerialize: Whether training keeps only the inputs of each block for the backward pass.
 
     Raises:
       ValueError: An unknown architecture or stride.
@@ -134,6 +148,7 @@ class ConvNeXt(keras.layers.Layer):
         architecture="convnext_tiny",
         endpoint_strides=DEFAULT_ENDPOINT_STRIDES,
         drop_path_rate=0.0,
+        zero_padding=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -145,9 +160,16 @@ class ConvNeXt(keras.layers.Layer):
         if unknown or not self.endpoint_strides:
             raise ValueError(f"endpoint strides {unknown or []} of {architecture} not in {STRIDES}")
         self.drop_path_rate = drop_path_rate
+        self.zero_padding = zero_padding
 
         depths, widths = _ARCHITECTURES[architecture]
-        self.stem = _patchify(widths[0], STRIDES[0], "stem", self.dtype_policy)
+        # Not in the config of the layer: it says how training is run, not what is computed.
+        self.rematerialize = False
+        self.stem_pad = self.downsample_pad = None
+        if zero_padding:
+            self.stem_pad = _zero_padding(1, 2, "stem_pad", self.dtype_policy)
+            self.downsample_pad = _zero_padding(0, 1, "downsample_pad", self.dtype_policy)
+        self.stem = _patchify(widths[0], STRIDES[0], "stem", self.dtype_policy, zero_padding)
         self.stem_norm = LayerNormalization(
             epsilon=_EPSILON, name="stem_norm", dtype=self.dtype_policy
         )
@@ -167,7 +189,9 @@ class ConvNeXt(keras.layers.Layer):
                     norm_name,
                     LayerNormalization(epsilon=_EPSILON, name=norm_name, dtype=self.dtype_policy),
                 )
-                setattr(self, conv_name, _patchify(width, 2, conv_name, self.dtype_policy))
+                setattr(
+                    self, conv_name, _patchify(width, 2, conv_name, self.dtype_policy, zero_padding)
+                )
             blocks = tuple(
                 ConvNeXtBlock(
                     width, next(rates), name=f"{stage}_block{position + 1}", dtype=self.dtype_policy
@@ -202,14 +226,19 @@ class ConvNeXt(keras.layers.Layer):
         Returns:
           {s: features [B,ceil(Y/s),ceil(X/s),C_s]} for each endpoint stride s.
         """
-        x = self.stem_norm(self.stem(inputs))
+        x = inputs if self.stem_pad is None else self.stem_pad(inputs)
+        x = self.stem_norm(self.stem(x))
         endpoints = {STRIDES[0]: x} if STRIDES[0] in self.endpoint_strides else {}
         for stride, stage, _ in self._stage_names:
             if stride != STRIDES[0]:
+                x = x if self.downsample_pad is None else self.downsample_pad(x)
                 x = getattr(self, f"{stage}_downsample_norm")(x)
                 x = getattr(self, f"{stage}_downsample")(x)
             for block in getattr(self, stage):
-                x = block(x, training=training)
+                if training and self.rematerialize:
+                    x = rematerialization.call(block, x, training=True)
+                else:
+                    x = block(x, training=training)
             if stride != STRIDES[0] and stride in self.endpoint_strides:
                 endpoints[stride] = x
         return endpoints
@@ -220,4 +249,5 @@ class ConvNeXt(keras.layers.Layer):
             "architecture": self.architecture,
             "endpoint_strides": self.endpoint_strides,
             "drop_path_rate": self.drop_path_rate,
+            "zero_padding": self.zero_padding,
         }

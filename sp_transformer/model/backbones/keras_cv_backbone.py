@@ -131,7 +131,13 @@ _PRESETS = {
 PRESETS = tuple(_PRESETS)
 
 
-def _build_model(preset):
+def build_network(preset):
+    """The whole backbone of keras_cv, with random weights, as its weight files have it.
+
+    Raises:
+      ImportError: keras_cv is not installed.
+      ValueError: An unknown preset.
+    """
     if preset not in _PRESETS:
         raise ValueError(
             f"unknown keras_cv backbone {preset!r}; known: "
@@ -166,19 +172,20 @@ class KerasCVBackbone(keras.layers.Layer):
     Args:
       preset: One of PRESETS.
       endpoint_strides: Strides in image pixels of the wanted endpoints.
+      network: The network to cut, from `build_network`; default: a new one.
 
     Raises:
       ImportError: keras_cv is not installed.
       ValueError: An unknown preset, or a stride that it has no pyramid level for.
     """
 
-    def __init__(self, preset, endpoint_strides, **kwargs):
+    def __init__(self, preset, endpoint_strides, network=None, **kwargs):
         super().__init__(**kwargs)
         # keras_cv's layers know the global dtype policy only.
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.dtype_policy)
         try:
-            model = _build_model(preset)
+            model = network or build_network(preset)
         finally:
             keras.config.set_dtype_policy(before)
         available = _strides(model)

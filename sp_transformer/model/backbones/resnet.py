@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sp_transformer.model import rematerialization
 from sp_transformer.model.backbones.drop_path import DropPath
 
 # Blocks of stages 2 to 5, and whether they are bottlenecks.
@@ -228,6 +229,9 @@ class ResNet(keras.layers.Layer):
       stride_in_first_conv: Bottlenecks take their stride in the first 1x1 (v1) instead of the 3x3.
       options: ConvNormOptions, or its fields as a dict.
 
+    Attributes:
+      rematerialize: Whether training keeps only the inputs of each block for the backward pass.
+
     Raises:
       ValueError: An unknown architecture or stride, or v1 strides in a ResNet of basic blocks.
     """
@@ -261,6 +265,8 @@ class ResNet(keras.layers.Layer):
         self.stride_in_first_conv = stride_in_first_conv
         self.options = ConvNormOptions(**options) if isinstance(options, dict) else options
 
+        # Not in the config of the layer: it says how training is run, not what is computed.
+        self.rematerialize = False
         self.relu = keras.layers.ReLU(name="relu", dtype=self.dtype_policy)
         self.stem = ConvNorm(
             _STEM_CHANNELS, 7, 2, options=self.options, name="stem", dtype=self.dtype_policy
@@ -336,12 +342,17 @@ class ResNet(keras.layers.Layer):
         activated = True
         for stride, stage in self._stage_names:
             for block in getattr(self, stage):
-                x = block(x if activated else self.relu(x), training=training)
+                x = self._run(block, x if activated else self.relu(x), training)
                 activated = False
             if stride in self.endpoint_strides:
                 endpoints[stride] = x
                 x = _apart(x)
         return endpoints
+
+    def _run(self, block, x, training):
+        if training and self.rematerialize:
+            return rematerialization.call(block, x, training=True)
+        return block(x, training=training)
 
     def get_config(self):
         return {

@@ -18,7 +18,7 @@ from sp_transformer.model.backbones import create_backbone, keras_cv_backbone
     ],
 )
 def test_parameters_are_the_presets(preset, count):
-    assert keras_cv_backbone._build_model(preset).count_params() == count
+    assert keras_cv_backbone.build_network(preset).count_params() == count
 
 
 @pytest.mark.parametrize(

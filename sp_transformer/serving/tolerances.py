@@ -1,0 +1,55 @@
+"""How far an export may differ from its checkpoint: the one place where that is written.
+
+The limits of quantised formats come from measurements, docs/export.md.
+"""
+
+import dataclasses
+
+from sp_transformer.protos import training_pb2
+from sp_transformer.serving import export_options
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """What a verification lets pass.
+
+    Attributes:
+      equal_labels: least share of pixels whose label equals the checkpoint's.
+      equal_superpixels: the same of superpixel ids.
+      miou: largest difference of the mIoU of both.
+    """
+
+    equal_labels: float
+    equal_superpixels: float
+    miou: float
+
+
+# The same operations on the same machine.
+EXACT = Tolerance(1.0, 1.0, 0.0)
+# Rounding decides between two classes that are as good as equally likely.
+ROUNDED = Tolerance(0.9999, 0.9999, 0.0005)
+# Weights or activations of 8 significant bits. Not measured.
+BFLOAT16 = Tolerance(0.98, 0.98, 0.01)
+QUANTIZED = {
+    export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005),
+    export_options.DYNAMIC_RANGE: Tolerance(0.97, 0.97, 0.02),
+    export_options.INT8: Tolerance(0.9, 0.9, 0.05),
+}
+
+
+def tolerance(config, options) -> Tolerance:
+    """The Tolerance of an export of a model of `config` with these ExportOptions."""
+    if options.quantization in QUANTIZED:
+        return QUANTIZED[options.quantization]
+    exact = (
+        options.format == export_options.SAVED_MODEL
+        and not options.inference_form
+        and not options.jit_compile
+        # Shapes that are known let TensorFlow order a few operations otherwise.
+        and options.image_size is None
+    )
+    if exact:
+        return EXACT
+    stored = options.stablehlo.weights_dtype if options.stablehlo else "float32"
+    computed = config.training.precision == training_pb2.TrainingOptions.BFLOAT16
+    return BFLOAT16 if computed or stored == "bfloat16" else ROUNDED

@@ -1,0 +1,91 @@
+"""What a verification finds: wrong pixels, wrong scores, NaN, and models that do not run."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from sp_transformer.serving import examples, export_options, tolerances, verification
+from sp_transformer.serving.runtimes import LITERT, ONNX
+
+
+@pytest.fixture
+def case(config):
+    """Two images of 6 classes, what a checkpoint would give, and an export that gives the same."""
+    generator = np.random.default_rng(0)
+    found, expected, results = [], [], {}
+    for number in range(2):
+        truth = generator.integers(0, 6, (20, 30), np.int32)
+        labels = np.where(generator.random((20, 30)) < 0.3, 0, truth)[None].astype(np.int32)
+        wanted = {
+            "labels": labels,
+            "superpixels": generator.integers(0, 12, (1, 20, 30), np.int32),
+            "probabilities": generator.random((1, 20, 30, 6), np.float32),
+        }
+        found.append(examples.Example(np.zeros((20, 30, 3), np.uint8), truth))
+        expected.append(wanted)
+        results |= {f"{number}/{name}": value.copy() for name, value in wanted.items()}
+        results[f"{number}/labels_alone"] = labels.copy()
+    return types.SimpleNamespace(config=config, found=found, expected=expected, results=results)
+
+
+def compare(case):
+    return verification.compare(case.config, case.found, case.expected, case.results)
+
+
+def test_what_is_equal_is_equal(case):
+    report = compare(case)
+    assert report["equal_labels"] == report["equal_superpixels"] == 1
+    assert report["max_probability_difference"] == report["miou_difference"] == 0
+    assert 0.4 < report["miou_checkpoint"] < 0.9
+
+
+def test_differences_are_counted_over_all_images(case):
+    case.results["1/labels"][0, :3] = 5
+    case.results["0/superpixels"][0, 0, 0] += 1
+    case.results["0/probabilities"][0, 3, 4, 5] -= 0.25
+    wrong = np.mean(case.results["1/labels"] != case.expected[1]["labels"]) / 2
+    report = compare(case)
+    assert report["equal_labels"] == pytest.approx(1 - wrong)
+    assert report["equal_superpixels"] == pytest.approx(1 - 1 / 1200)
+    assert report["max_probability_difference"] == pytest.approx(0.25)
+    assert report["miou_export"] < report["miou_checkpoint"]
+    assert report["miou_difference"] == report["miou_checkpoint"] - report["miou_export"]
+
+
+def test_labels_alone_count_as_well(case):
+    case.results["0/labels_alone"][0, 0, :] = 5
+    assert compare(case)["equal_labels"] < 1
+
+
+def test_without_truth_there_is_no_miou(case):
+    case.found = [dataclasses.replace(example, labels=None) for example in case.found]
+    assert compare(case)["miou_difference"] is None
+
+
+def test_nan_is_never_within_tolerance(case):
+    case.results["0/probabilities"][0, 0, 0, 0] = np.nan
+    assert compare(case)["max_probability_difference"] == np.inf
+
+
+def test_float32_has_one_tolerance_and_quantised_forms_their_own(config):
+    options = export_options.ExportOptions
+    assert tolerances.tolerance(config, options()).equal_labels == 1
+    for rounded in (
+        options(inference_form=True),
+        options(jit_compile=True, image_size=(8, 8)),
+        options(format=ONNX),
+        options(format=LITERT),
+    ):
+        assert tolerances.tolerance(config, rounded) == tolerances.Tolerance(0.9999, 0.9999, 0.0005)
+    for quantization in export_options.QUANTIZATIONS[1:]:
+        found = tolerances.tolerance(config, options(format=LITERT, quantization=quantization))
+        assert found == tolerances.QUANTIZED[quantization]
+
+
+def test_a_model_that_does_not_run_is_an_error_with_its_last_words(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"nothing")
+    words = r"does not run \(code 2\); nothing was exported:\n.*version\.json"
+    with pytest.raises(verification.VerificationError, match=words):
+        verification.run_worker(tmp_path, [np.zeros((1, 8, 8, 3), np.uint8)])
