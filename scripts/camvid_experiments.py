@@ -28,3 +28,11 @@ class Experiment:
     def overrides(self, seed: int) -> list[str]:
         """All overrides, the seed of weights and data order among them."""
         return [*self.changes, f"training {{ seed: {seed} }} data {{ seed: {seed} }}"]
+
+
+EXPERIMENTS = (
+    Experiment("ours"),
+    Experiment("deeplab_v3_plus", "deeplab_v3_plus"),
+    Experiment("segformer_b0", "segformer_b0"),
+    Experiment("ours_on_dev", changes=(TUNING,)),
+)
