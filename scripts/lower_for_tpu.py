@@ -1,8 +1,8 @@
 """Lowers whole train, evaluation and inference steps of configs for TPUs, on a machine that has none.
 
 Run by scripts/lower_for_tpu.sh, in an environment with tensorflow-tpu, whose XLA bridge holds the kernels of that
-platform. What comes out is HLO: it shows that every op has a TPU kernel and that all shapes are static. The compiler that
-comes after it, memory, speed and the reduction over replicas are not tried.
+platform. What comes out is HLO: it shows that every op has a TPU kernel and that all shapes are static. The compiler
+that comes after it, memory, speed and the reduction over replicas are not tried.
 
 TensorFlow lowers for another platform only functions without variables, so each step is traced with the variables as
 arguments and their new values as results. It is the step that trains (`train_step.TrainLoop`), not a copy of it.
@@ -49,6 +49,15 @@ _CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 # `f32[<=8,3]`: a dimension that is known at run time only.
 _DYNAMIC = re.compile(r"\[[^\]]*<=\d+[^\]]*\]")
 _ERROR_LETTERS = 600
+# Where TensorFlow's message comes to the point, behind the stack of where the op was made.
+_POINT = re.compile(r"Detected unsupported operations.*", re.DOTALL)
+
+
+def _told(failure):
+    """The point of an exception's message, in one line."""
+    text = f"{type(failure).__name__}: {failure}"
+    point = _POINT.search(text)
+    return " ".join((point[0] if point else text).split())[:_ERROR_LETTERS]
 
 
 def published_configs() -> list[pathlib.Path]:
@@ -181,7 +190,7 @@ def lower(function, specs, platform) -> dict:
         text = generator(stage="hlo", platform_name=platform)
     except Exception as failure:
         # A config that does not lower is what is looked for, and no reason to lose the others.
-        error = " ".join(f"{type(failure).__name__}: {failure}".split())[-_ERROR_LETTERS:]
+        error = _told(failure)
     return {
         "seconds": round(time.monotonic() - start, 1),
         "error": error,
@@ -201,13 +210,15 @@ def histogram(hlo: str) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def lower_config(path, precisions, programs, cores, platform) -> list[dict]:
+def lower_config(path, overrides, precisions, programs, cores, platform) -> list[dict]:
     """Lowers the programs of one config, at its own size, with the images that one of `cores` cores gets."""
     rows = []
     for precision in precisions:
-        config = spt.load_config(path)
+        config = spt.load_config(path, overrides=overrides)
         config.training.batch_size = max(1, config.training.batch_size // cores)
         config.training.precision = training_pb2.TrainingOptions.Precision.Value(precision.upper())
+        # As on a TPU, where XLA compiles whatever runs.
+        config.training.jit_compile = True
         # One seed: the same report whenever it is made.
         keras.utils.set_random_seed(0)
         model = builder.build_model(config)
@@ -217,6 +228,7 @@ def lower_config(path, precisions, programs, cores, platform) -> list[dict]:
             rows.append(
                 {
                     "config": "/".join(path.parts[-2:]),
+                    "overrides": list(overrides),
                     "precision": precision,
                     "program": name,
                     "images": [config.training.batch_size, height, width, 3],
@@ -242,6 +254,7 @@ def format_row(row) -> str:
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config_file", action="append", help="default: all of configs/; repeat")
+    parser.add_argument("--override", action="append", default=[], help="textproto; repeat")
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="comma-separated")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="comma-separated")
@@ -259,7 +272,7 @@ def main(arguments=None) -> int:
     for path in paths:
         # A process a config: TensorFlow keeps what it has traced, some GiB of a large model.
         with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            arguments = (path, precisions, programs, flags.cores, flags.platform)
+            arguments = (path, flags.override, precisions, programs, flags.cores, flags.platform)
             rows += pool.submit(lower_config, *arguments).result()
         if flags.json:
             report = {"environment": _environment(), "platform": flags.platform, "rows": rows}

@@ -1,9 +1,9 @@
-"""Takes a real training step of configs at their own size and says what memory it needed, beside what a dry run estimates.
+"""Takes a real training step of configs at their own size and says what memory it needed.
 
-Example: python scripts/measure_training_memory.py --config_file configs/cityscapes/resnet50.textproto --json memory.json
+Example: python scripts/measure_training_memory.py --config_file configs/cityscapes/resnet50.textproto --json mem.json
 
-Each config is measured in a process of its own: one step unmeasured, then one measured, on random images. From the peak
-follows the batch that an accelerator holds, by the rule in RULES. docs/memory.md has the numbers.
+Each config is measured in a process of its own: one step unmeasured, then one measured, on random images. From the
+peak follows the batch that an accelerator holds, by the rule in RULES. docs/memory.md has the numbers.
 """
 
 import argparse
@@ -31,13 +31,13 @@ RESERVED_SHARE = 0.1
 # Weight and two moments, and the gradient, in float32.
 _STATE_BYTES, _GRADIENT_BYTES = 12, 4
 RULES = (
-    "Peak: largest resident memory of the whole process (program, TensorFlow, weights, moments, images, the step) during "
-    "the second step.",
-    "State: 12 bytes a trainable parameter (weight, two moments). Gradients: 4 bytes a trainable parameter, once whatever "
-    "the batch.",
+    "Peak: largest resident memory of the whole process (program, TensorFlow, weights, moments, images, the step) "
+    "during the second step.",
+    "State: 12 bytes a trainable parameter (weight, two moments). Gradients: 4 bytes a trainable parameter, once "
+    "whatever the batch.",
     "Per image: peak less what the process held before the step, less the gradients, over the batch.",
-    f"Batch of an accelerator: (its memory less {RESERVED_SHARE:.0%}, less state and gradients) / per image, rounded down. "
-    "Worked out from a step on a CPU and not tried: XLA and GPUs hold other temporaries.",
+    f"Batch of an accelerator: (its memory less {RESERVED_SHARE:.0%}, less state and gradients) / per image, rounded "
+    "down. Worked out from a step on a CPU and not tried: XLA and GPUs hold other temporaries.",
 )
 
 

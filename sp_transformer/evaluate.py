@@ -81,6 +81,9 @@ def main(values: flags.FlagValues) -> int:
     config.evaluation.superpixels.enabled |= values.superpixels
     config.evaluation.failure_analysis.enabled |= values.failure_analysis
     config.evaluation.report.enabled |= values.report
+    if values.superpixels or values.failure_analysis or values.report:
+        # They need the predictions; the scores are the same.
+        config.evaluation.count_on_device = False
     if values.predictions:
         # What needs a model cannot be asked of its predictions.
         config.evaluation.superpixels.enabled = False

@@ -11,7 +11,7 @@ from absl import flags
 
 from sp_transformer import command_line, exit_codes
 from sp_transformer.data import storage
-from sp_transformer.training import devices, supervisor
+from sp_transformer.training import batch, devices, supervisor
 
 _SPLITS_READ = {
     "train": ("train_split",),
@@ -87,6 +87,11 @@ def main(values: flags.FlagValues) -> int:
         )
     splits = () if values.dry_run else _SPLITS_READ[values.mode]
     config = command_line.load_config_file(config_file, values, splits)
+    replicas = wanted_devices.known_replicas
+    # Whether there are so many GPUs is the first thing to tell; that takes TensorFlow.
+    if replicas and values.mode in _TRAINS and (values.dry_run or not wanted_devices.num_gpus):
+        config = batch.settle(config, replicas)
+        batch.check_compilation(config.training, replicas)
 
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -66,10 +66,12 @@ def test_official_script_scores_a_submission_as_evaluate_scores_the_model(
         assert iou == theirs["classScores"][name]
     # And read back as any stored predictions.
     config = f"--config_file={tiny_run.model_dir / 'config.textproto'}"
-    again = [config, *common[1:], f"--predictions={tmp_path / 'val'}"]
+    again = [config, *common[1:], f"--predictions={tmp_path / 'val'}", "--report"]
     assert evaluate.main(parse(evaluate, *again, f"--output_dir={tmp_path / 'again'}")) == 0
     stored = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert stored["confusion_matrix"] == ours["confusion_matrix"]
+    report = (tmp_path / "again" / "report.html").read_text()
+    assert "Prediction of " in report and "Superpixels of " not in report
     # The test split has no truth; its predictions are wanted all the same.
     test_set = [*common, f"--output_dir={tmp_path / 'test'}", "--split=test"]
     assert submit.main(parse(submit, *test_set)) == 0

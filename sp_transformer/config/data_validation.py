@@ -215,7 +215,7 @@ def _check_synthetic_streets(faults, data):
     if data.dataset != "synthetic_streets":
         return
     drawn, mend = (
-        label_map.CITYSCAPES,
+        derived.drawn_label_map(),
         "use configs/label_maps/cityscapes.textproto or no label map",
     )
     num_classes = len(data.label_map.classes)

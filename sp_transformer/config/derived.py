@@ -3,6 +3,7 @@
 All functions take a validated ExperimentOptions.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -24,13 +25,20 @@ def data_label_map(data_options) -> label_maps.LabelMap:
     if data_options.label_map.classes:
         return label_maps.from_options(data_options.label_map)
     if data_options.dataset == "synthetic_streets":
-        # Drawn with train ids: there is nothing to map.
-        return label_maps.CITYSCAPES
+        return drawn_label_map()
     if data_options.dataset in registries.DEFAULT_LABEL_MAPS:
         return bundled_label_map(registries.DEFAULT_LABEL_MAPS[data_options.dataset])
     raise ValueError(
         f'data.label_map.classes is empty, and dataset "{data_options.dataset}" has no default; '
         "list the classes, or add one of configs/label_maps as a base_config"
+    )
+
+
+@functools.cache
+def drawn_label_map() -> label_maps.LabelMap:
+    """The classes of the synthetic streets: Cityscapes', drawn with train ids, so that there is nothing to map."""
+    return dataclasses.replace(
+        bundled_label_map("cityscapes"), id_map={}, ignore_unlisted_ids=False
     )
 
 

@@ -30,6 +30,29 @@ def check_evaluation_options(faults, config):
         path = f"evaluation.report.{field}"
         checks.in_range(faults, path, getattr(evaluation.report, field), 0, limit)
     _check_static_size(faults, config)
+    _check_counting(faults, evaluation)
+
+
+def _check_counting(faults, evaluation):
+    """What needs the predictions themselves does not go with counting where the model runs."""
+    if not evaluation.count_on_device:
+        return
+    if not evaluation.static_height:
+        faults.append(
+            "evaluation.count_on_device needs images of one size; set evaluation.static_height and static_width"
+        )
+    others = {
+        "boundary_iou_width": evaluation.boundary_iou_width,
+        "failure_analysis.enabled": evaluation.failure_analysis.enabled,
+        "superpixels.enabled": evaluation.superpixels.enabled,
+        "report.enabled": evaluation.report.enabled,
+    }
+    for field, value in others.items():
+        if value:
+            faults.append(
+                f"evaluation.{field} {value} needs the predictions, which evaluation.count_on_device leaves on the "
+                f"device; set evaluation.{field} to {type(value)(0)}, or count_on_device to false"
+            )
 
 
 def _check_modes(faults, modes):

@@ -73,9 +73,9 @@ def _check_required_options(faults, options, backbone):
     )
     wanted = " ".join(weight_sources.textproto(*item) for item in required.items())
     faults.append(
-        f"{_PATH}.kind {_OPTIONS.Kind.Name(options.kind)} loads weights that {backbone.name} would use otherwise than they "
-        f"were trained, with model.backbone {have}; set model {{ backbone {{ {wanted} }} }}, or, if it is meant, list the "
-        f'field in {_PATH}.accepted_differences as "model.backbone.{next(iter(required))}"'
+        f"{_PATH}.kind {_OPTIONS.Kind.Name(options.kind)} loads weights that {backbone.name} would use otherwise than "
+        f"they were trained, with model.backbone {have}; set model {{ backbone {{ {wanted} }} }}, or, if meant, list "
+        f'the field in {_PATH}.accepted_differences as "model.backbone.{next(iter(required))}"'
     )
 
 

@@ -60,33 +60,3 @@ def from_options(options) -> LabelMap:
         id_map={getattr(entry, "from"): entry.to for entry in options.id_map},
         ignore_unlisted_ids=options.ignore_unlisted_ids,
     )
-
-
-# Cityscapes' 19 evaluated classes with the colours of its label definition (cityscapesScripts,
-# helpers/labels.py).
-_CITYSCAPES_CLASSES = {
-    "road": "#804080",
-    "sidewalk": "#f423e8",
-    "building": "#464646",
-    "wall": "#66669c",
-    "fence": "#be9999",
-    "pole": "#999999",
-    "traffic light": "#faaa1e",
-    "traffic sign": "#dcdc00",
-    "vegetation": "#6b8e23",
-    "terrain": "#98fb98",
-    "sky": "#4682b4",
-    "person": "#dc143c",
-    "rider": "#ff0000",
-    "car": "#00008e",
-    "truck": "#000046",
-    "bus": "#003c64",
-    "train": "#005064",
-    "motorcycle": "#0000e6",
-    "bicycle": "#770b20",
-}
-
-CITYSCAPES = LabelMap(
-    names=tuple(_CITYSCAPES_CLASSES),
-    colors=np.array([parse_color(color) for color in _CITYSCAPES_CLASSES.values()], np.uint8),
-)

@@ -7,9 +7,9 @@ is imported.
 from sp_transformer.config import (
     checks,
     data_validation,
+    derived,
     evaluation_validation,
     fine_tuning_validation,
-    label_map,
     registries,
     training_validation,
 )
@@ -179,7 +179,7 @@ def _check_num_classes(faults, config):
     checks.not_negative(faults, "model.num_classes", stated, "as many as data.label_map has")
     known = len(config.data.label_map.classes)
     if not known and config.data.dataset == "synthetic_streets":
-        known = label_map.CITYSCAPES.num_classes
+        known = derived.drawn_label_map().num_classes
     if stated > 0 and known and stated != known:
         faults.append(
             f"model.num_classes {stated} does not agree with the {known} classes of "

@@ -1,4 +1,4 @@
-"""What published weights ask of the backbone that takes them: with other options it would compute something else, unnoticed.
+"""What published weights ask of the backbone that takes them, as it would silently compute something else otherwise.
 
 Needs no TensorFlow, so that a config is refused in a fraction of a second.
 """

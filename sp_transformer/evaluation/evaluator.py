@@ -9,7 +9,6 @@ import time
 
 import tensorflow as tf
 
-from sp_transformer import environment
 from sp_transformer.config import derived
 from sp_transformer.data import drawing, skipping, sources, storage
 from sp_transformer.evaluation import (
@@ -90,7 +89,8 @@ def evaluate(
     by_mode = {mode: scores.SegmentationScores(label_map, options) for mode in predictor.modes}
     first_mode = predictor.modes[0]
     expected = min(len(source), options.max_images or len(source))
-    drawn = set(drawing.evenly_spaced(expected, options.pictures))
+    # Where only counts leave the device there is nothing to draw.
+    drawn = set(drawing.evenly_spaced(expected, 0 if predictor.counts else options.pictures))
     report_pictures = None
     if options.report.enabled:
         report_pictures = pictures.ReportPictures(label_map, expected, options.report)
@@ -101,10 +101,10 @@ def evaluate(
         config, source, predictor, skipped, max_images=options.max_images
     ):
         try:
-            of_image = {
-                mode: total.update(example.label, example.predictions[mode])
-                for mode, total in by_mode.items()
-            }
+            of_image = {}
+            for mode, total in by_mode.items():
+                add = total.add_counts if predictor.counts else total.update
+                of_image[mode] = add(example.label, example.predictions[mode])
         except ValueError as error:
             raise ValueError(
                 f"image {example.name!r} of split {config.data.eval_split!r}: {error}"
@@ -153,16 +153,7 @@ def evaluate(
         storage.write_file(storage.join(output_dir, CURVES_FILE), picture.encode())
     write_json(storage.join(output_dir, METRICS_FILE), results)
     if report_pictures is not None:
-        report = page.Evaluation(
-            config=config,
-            label_map=label_map,
-            results=results,
-            per_image=per_image,
-            superpixels=measured,
-            pictures=report_pictures,
-            environment=environment.describe(),
-            command=page.command_line(),
-        )
+        report = page.Evaluation(config, label_map, results, per_image, measured, report_pictures)
         storage.write_file(storage.join(output_dir, REPORT_FILE), page.render(report).encode())
     _print_tables(results, measured, label_map)
     if summary_writer is not None:

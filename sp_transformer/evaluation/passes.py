@@ -25,7 +25,8 @@ class Example:
       index, name: in its source.
       image: uint8 [Y, X, 3].
       label: int32 [Y, X], train ids; ignored everywhere in a split without labels.
-      predictions: {mode: integer [Y, X], train ids}.
+      predictions: {mode: integer [Y, X], train ids}, or where the predictor counts,
+        {mode: int32 [K, K]}.
       superpixels: int32 [Y, X], or None where they were not asked for.
     """
 
@@ -92,7 +93,10 @@ def _examples(batches, predictor, progress):
                 name=batch["name"][place],
                 image=images[inside],
                 label=batch["label"][inside],
-                predictions={mode: values[inside] for mode, values in predictions.items()},
+                predictions={
+                    mode: values[place if predictor.counts else inside]
+                    for mode, values in predictions.items()
+                },
                 superpixels=None if ids is None else ids[inside],
             )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.evaluation import inference_modes
+from sp_transformer.config import derived, resizing
+from sp_transformer.evaluation import device_counts, inference_modes
 from sp_transformer.protos import evaluation_pb2
 
 
@@ -23,6 +24,8 @@ class ModelPredictor:
       batches_at_once: how many batches `predict` takes.
       static_size: (height, width) that images have to be padded to, or None for their own sizes:
         `evaluation.static_*`, or on a TPU, which compiles anew for every size, the training crop.
+      counts: whether `predict` counts what is predicted instead of giving it
+        (`evaluation.count_on_device`).
     """
 
     def __init__(self, inference, config, strategy=None, superpixels=False):
@@ -34,6 +37,9 @@ class ModelPredictor:
           strategy: a tf.distribute.Strategy; default: the current one, outside any scope one device.
             Under one of several processes this process predicts alone, on its first device.
           superpixels: whether superpixel ids are asked for.
+
+        Raises:
+          ValueError: on a TPU, for a config that resizes images of any size.
         """
         strategy = strategy or tf.distribute.get_strategy()
         self.batches_at_once = strategy.num_replicas_in_sync
@@ -41,6 +47,12 @@ class ModelPredictor:
             self.batches_at_once = 1
         on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         self.static_size = _static_size(config, on_tpu)
+        self.counts = config.evaluation.count_on_device
+        self._label_map = derived.label_map(config)
+        shape = [None, None, None]
+        if self.static_size:
+            shape = [config.evaluation.batch_size, *self.static_size]
+            inference = inference.of_shape(config.evaluation.batch_size, self.static_size)
         options = list(config.evaluation.modes) or [
             evaluation_pb2.InferenceMode(name=inference_modes.SINGLE_SCALE)
         ]
@@ -54,33 +66,35 @@ class ModelPredictor:
         self._run = self._outputs
         self._in_graph = self.batches_at_once > 1 or on_tpu
         if self._in_graph:
-            self._run = _on_replicas(self._outputs, strategy)
+            self._run = _on_replicas(self._outputs, strategy, shape, with_labels=self.counts)
 
     def predict(self, batches: list[dict]) -> list[tuple[dict, np.ndarray | None]]:
         """Predicts up to `batches_at_once` batches.
 
         Args:
-          batches: each with "image", uint8 [b, Y, X, 3].
+          batches: each with "image", uint8 [b, Y, X, 3], and where it counts, "label", int32 [b, Y, X].
 
         Returns:
-          For each batch {mode: labels int32 [b, Y, X]}, and the superpixel ids of the whole image
-          seen once, int32 [b, Y, X], or None where they were not asked for.
+          For each batch {mode: labels int32 [b, Y, X]}, or where it counts {mode: int32 [b, K, K]} as
+          device_counts.pair_counts gives them, and the superpixel ids of the whole image seen once,
+          int32 [b, Y, X], or None where they were not asked for.
         """
-        images = [batch["image"] for batch in batches]
+        keys = ("image", "label") if self.counts else ("image",)
+        inputs = [tuple(tf.convert_to_tensor(batch[key]) for key in keys) for batch in batches]
         if not self._in_graph:
-            outputs = [self._run(images[0])]
+            outputs = [self._run(*inputs[0])]
         else:
             # Replicas that have nothing left to do repeat the last batch for nobody.
-            missing = self.batches_at_once - len(images)
-            outputs = self._run(images + [images[-1]] * missing)[: len(images)]
+            missing = self.batches_at_once - len(inputs)
+            outputs = self._run(inputs + [inputs[-1]] * missing)[: len(inputs)]
         results = []
         for labels, ids in outputs:
             labels = {name: values.numpy() for name, values in labels.items()}
             results.append((labels, ids[0].numpy() if ids else None))
         return results
 
-    def _outputs(self, images):
-        """{mode: labels}, and the superpixel ids in a list that is empty without them."""
+    def _outputs(self, images, truth=None):
+        """{mode: labels or counts}, and the superpixel ids in a list that is empty without them."""
         labels, ids = {}, []
         if self._superpixels is not None:
             found, superpixels = self._superpixels(images)
@@ -90,6 +104,12 @@ class ModelPredictor:
         for name, function in self._functions.items():
             if name not in labels:
                 labels[name] = function(images)
+        if self.counts:
+            classes = self._label_map.num_classes, self._label_map.ignore_label
+            labels = {
+                name: device_counts.pair_counts(truth, found, *classes)
+                for name, found in labels.items()
+            }
         return labels, ids
 
 
@@ -97,19 +117,31 @@ def _static_size(config, on_tpu):
     options, data = config.evaluation, config.data
     if options.static_height:
         return options.static_height, options.static_width
-    return (data.crop_height, data.crop_width) if on_tpu else None
-
-
-def _on_replicas(function, strategy):
-    """`function` of one batch of images as a function of one batch a replica, in one graph for all sizes."""
-    images = tf.TensorSpec([None, None, None, 3], tf.uint8)
-
-    @tf.function(input_signature=[[images] * strategy.num_replicas_in_sync])
-    def run(batches):
-        values = strategy.experimental_distribute_values_from_function(
-            lambda context: batches[context.replica_id_in_sync_group]
+    if not on_tpu:
+        return None
+    if resizing.resizes(data):
+        raise ValueError(
+            "evaluation on a TPU takes images of one size, and data.resize_* is for images of many; train there with "
+            "--mode=train, and evaluate the same model_dir with --mode=continuous_eval on a CPU or GPU"
         )
-        labels, ids = strategy.run(function, args=(values,))
+    return data.crop_height, data.crop_width
+
+
+def _on_replicas(function, strategy, shape, with_labels):
+    """`function` of one batch as one of a batch a replica, in one graph for all images of `shape` [b, Y, X]."""
+    specs = (tf.TensorSpec([*shape, 3], tf.uint8),)
+    if with_labels:
+        specs += (tf.TensorSpec(shape, tf.int32),)
+
+    @tf.function(input_signature=[[specs] * strategy.num_replicas_in_sync])
+    def run(batches):
+        values = [
+            strategy.experimental_distribute_values_from_function(
+                lambda context, place=place: batches[context.replica_id_in_sync_group][place]
+            )
+            for place in range(len(specs))
+        ]
+        labels, ids = strategy.run(function, args=tuple(values))
         labels = {
             name: strategy.experimental_local_results(value) for name, value in labels.items()
         }

@@ -49,6 +49,26 @@ class SegmentationScores:
                 part.update(label, prediction)
         return confusion
 
+    def add_counts(self, label: np.ndarray, counts: np.ndarray) -> metrics.ConfusionMatrix:
+        """Adds an image whose pairs of classes were counted elsewhere.
+
+        Args:
+          label: integers [Y, X], what was counted.
+          counts: integers [K, K], rows are the truth.
+
+        Returns:
+          The confusion matrix of this image alone.
+
+        Raises:
+          ValueError: as ConfusionMatrix.update.
+        """
+        added = metrics.ConfusionMatrix(self.confusion.num_classes, self.confusion.ignore_label)
+        # A label that is no class has been counted as some other pair.
+        metrics.check_maps(label, label, added.num_classes, added.ignore_label)
+        added.counts += counts
+        self.confusion.add(added)
+        return added
+
     def results(self) -> dict:
         """Fractions from 0 to 1, None for 0 / 0.
 

@@ -222,6 +222,7 @@ def predict_into(folder: SubmissionFolder, config, source, inference) -> int:
     """
     # Every image must be there: none is left out for being torn, nor for max_images.
     config.data.skip_corrupt = False
+    config.evaluation.count_on_device = False
     predictor = predictors.ModelPredictor(inference, config)
     mode, count = predictor.modes[0], 0
     for example in passes.predicted_examples(config, source, predictor, needs_labels=False):
@@ -235,6 +236,7 @@ class StoredPredictions:
 
     batches_at_once = 1
     static_size = None
+    counts = False
 
     def __init__(self, folder, submission_format: SubmissionFormat, mode: str):
         """Takes the folder; files are looked for when they are needed.

@@ -26,7 +26,7 @@ def build_model(config) -> SPTransformer:
     options = config.model
     height, width = derived.input_size(config)
     with dtype_policy(precision_policy(config.training.precision)):
-        backbone = _build_backbone(options.backbone, derived.endpoint_strides(config))
+        backbone = build_backbone(config)
         stride = options.hypercolumn.stride
         model = SPTransformer(
             backbone=backbone,
@@ -82,10 +82,12 @@ def dtype_policy(name):
         keras.config.set_dtype_policy(before)
 
 
-def _build_backbone(options, endpoint_strides):
+def build_backbone(config):
+    """The backbone alone, not built yet; see `backbones.create_backbone`."""
+    options = config.model.backbone
     return backbones.create_backbone(
         options.name,
-        endpoint_strides=endpoint_strides,
+        endpoint_strides=derived.endpoint_strides(config),
         drop_path_rate=options.drop_path_rate,
         batch_norm_epsilon=options.batch_norm_epsilon,
         batch_norm_momentum=options.batch_norm_momentum,

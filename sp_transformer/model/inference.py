@@ -28,6 +28,7 @@ class Inference:
     def __init__(self, model, data_options, image_size=None, batch_size=1):
         self.model = model
         self._data_options = data_options
+        self._of_shape = {}
         shape = [None, None, None, 3] if image_size is None else [batch_size, *image_size, 3]
         self.images = images = tf.TensorSpec(shape, tf.uint8, name="images")
         self.labels = tf.function(self._labels, input_signature=[images])
@@ -38,6 +39,13 @@ class Inference:
         self.logits = tf.function(self._logits, input_signature=[images])
         self.probabilities = tf.function(self._probabilities, input_signature=[images])
         self.superpixels = tf.function(self._superpixels, input_signature=[images])
+
+    def of_shape(self, batch_size, image_size):
+        """The same for images of one shape only, traced once however often it is asked for."""
+        key = (batch_size, *image_size)
+        if key not in self._of_shape:
+            self._of_shape[key] = Inference(self.model, self._data_options, image_size, batch_size)
+        return self._of_shape[key]
 
     def _labels(self, images):
         """uint8 [B, Y, X, 3] -> int32 [B, Y, X]."""

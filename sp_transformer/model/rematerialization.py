@@ -19,7 +19,7 @@ _BY_XLA = contextvars.ContextVar("compiled_by_xla", default=False)
 
 @contextlib.contextmanager
 def compiled_by_xla(compiled=True):
-    """Tells `call` that XLA compiles what is traced here; it would merge the two passes into one if it could."""
+    """Tells `call` and `ordered_after` whether XLA compiles what is traced here."""
     token = _BY_XLA.set(compiled)
     try:
         yield
@@ -60,7 +60,8 @@ def call(layer, *inputs, **kwargs):
         changes.update({i: value for i, value in enumerate(after) if value is not before[i]})
 
         def backward(*gradients):
-            again = _not_before(arguments, gradients)
+            # Or else the second pass would run beside the first.
+            again = ordered_after(gradients, arguments)
             with tf.GradientTape() as tape:
                 tape.watch(again)
                 recomputed, _ = forward(again[: len(tensors)], again[len(tensors) :])
@@ -80,13 +81,13 @@ def call(layer, *inputs, **kwargs):
     return outputs
 
 
-def _not_before(arguments, gradients):
-    """Copies of `arguments` that exist only once `gradients` do: or else the second pass would run beside the first."""
+def ordered_after(done, tensors):
+    """The same `tensors`, which exist only once all of `done` do, so that what uses them does not run beside it."""
     if _BY_XLA.get():
-        barred = gen_xla_ops.xla_optimization_barrier([*arguments, *gradients])
-        return list(barred[: len(arguments)])
-    with tf.control_dependencies(gradients):
-        return [tf.identity(x) for x in arguments]
+        # XLA knows no control dependencies.
+        return list(gen_xla_ops.xla_optimization_barrier([*tensors, *done])[: len(tensors)])
+    with tf.control_dependencies(done):
+        return [tf.identity(tensor) for tensor in tensors]
 
 
-__all__ = ["call", "compiled_by_xla"]
+__all__ = ["call", "compiled_by_xla", "ordered_after"]

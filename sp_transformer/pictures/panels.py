@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw
 from sp_transformer.data import drawing
 from sp_transformer.pictures import color_scales
 
-_PART_SIDE = 512  # Of the part of an image around one pixel or superpixel.
-MIN_SIDE = 256  # Longer sides below this are magnified where superpixels are outlined.
+MIN_SIDE = 512  # Longer sides below this are magnified where superpixels are outlined.
 # Blue and orange are told apart by every kind of colour vision, and in grey.
 CORRECT, WRONG, IGNORED = (38, 84, 138), (255, 158, 36), (120, 120, 120)
 ERROR_NAMES = ("correct", "wrong", "ignored")
@@ -204,9 +203,7 @@ def association_picture(image, superpixels, association: PixelAssociation) -> np
     around = ~np.isnan(values)
     around[association.pixel] = True
     part = _part_around(around)
-    shown, (ids, values) = fitted(
-        np.asarray(image)[part], [superpixels[part], values[part]], min_side=_PART_SIDE
-    )
+    shown, (ids, values) = fitted(np.asarray(image)[part], [superpixels[part], values[part]])
     picture = drawing.draw_boundaries(heat(shown, values, 1, bar=False), ids)
     factor = picture.shape[0] / superpixels[part].shape[0]
     place = (side - span.start for side, span in zip(association.pixel, part, strict=True))
@@ -226,7 +223,7 @@ def assignment_picture(image, assignment) -> np.ndarray:
     """
     assignment = np.asarray(assignment)
     part = _part_around(assignment > 0)
-    shown, (values,) = fitted(np.asarray(image)[part], [assignment[part]], min_side=_PART_SIDE)
+    shown, (values,) = fitted(np.asarray(image)[part], [assignment[part]])
     return heat(shown, values, 1, title="assignment")
 
 
@@ -250,14 +247,13 @@ def attention_picture(image, attention, cell, stride) -> np.ndarray:
     return color_scales.with_bar(picture, 0, float(attention.max()), "attention")
 
 
-def fitted(image, maps, max_side=None, min_side=MIN_SIDE):
-    """An image and maps of its size, reduced to `max_side` or, if small, magnified to `min_side`.
+def fitted(image, maps, max_side=None):
+    """An image and maps of its size, reduced to `max_side` or, if small, magnified to MIN_SIDE by a whole factor.
 
     Args:
       image: uint8 [Y, X, 3].
       maps: arrays [Y, X], integer or float; they are not interpolated.
       max_side: longer side in pixels at most; None for the image's own.
-      min_side: longer side in pixels at least, by a whole factor; `max_side` goes before it.
 
     Returns:
       uint8 [y, x, 3] and a list of arrays [y, x].
@@ -279,7 +275,7 @@ def fitted(image, maps, max_side=None, min_side=MIN_SIDE):
         )
         image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
         return image, [values[rows[:, None], columns] for values in maps]
-    factor = max(1, math.ceil(min_side / longer))
+    factor = max(1, math.ceil(MIN_SIDE / longer))
     if max_side is not None:
         factor = max(1, min(factor, max_side // longer))
     enlarged = [values.repeat(factor, 0).repeat(factor, 1) for values in (image, *maps)]

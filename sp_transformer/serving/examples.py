@@ -10,7 +10,6 @@ import numpy as np
 from absl import logging
 
 from sp_transformer.config import derived
-from sp_transformer.config import label_map as label_maps
 from sp_transformer.data import sources, synthetic_streets
 
 
@@ -76,7 +75,7 @@ def _source(config, count):
 def _read(config, source, index):
     image, labels = source.read(index)
     drawn = isinstance(source, synthetic_streets.SyntheticStreets)
-    if drawn and derived.label_map(config).names != label_maps.CITYSCAPES.names:
+    if drawn and derived.label_map(config).names != derived.drawn_label_map().names:
         # Streets are drawn with Cityscapes' classes, which say nothing of others.
         labels = None
     return Example(image, None if labels is None else labels.astype(np.int32))

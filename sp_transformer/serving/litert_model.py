@@ -13,6 +13,7 @@ from sp_transformer.serving.runtimes import LITERT, MODEL_FILES
 # has no step small enough for the logits, and LiteRT's kernels abort on some of these ranges.
 _FLOAT_OPERATIONS = (
     "ADD",
+    "ARG_MAX",
     "BATCH_MATMUL",
     "CONCATENATION",
     "DIV",

@@ -13,7 +13,8 @@ _CONTAINERS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-# Measured (docs/predict.md), rounded up: what backbone, hypercolumn and tokenizer hold of each pixel that they see, ...
+# What backbone, hypercolumn and tokenizer hold of each pixel that they see (measured in docs/predict.md), with a margin
+# for features that are finer than ResNet-50's of stride 8, ...
 _MODEL_BYTES_PER_PIXEL = 600
 # ... and the image, its label maps and pictures of it.
 _PICTURE_BYTES_PER_PIXEL = 80

@@ -79,11 +79,9 @@ class ModelPictures:
             )
         stride = self._model.superpixel_stride
         cell = divmod(self._superpixel, columns)
-        row, column = cell
-        box = (row * stride, column * stride, (row + 1) * stride, (column + 1) * stride)
         assignment = model_views.assignment_of_superpixel(self._model, image, cell)
         attention = model_views.attention_of_superpixel(self._model, image, cell)
         return {
-            "assignment": panels.assignment_picture(image, assignment, box),
+            "assignment": panels.assignment_picture(image, assignment),
             "attention": panels.attention_picture(image, attention, cell, stride),
         }

@@ -32,8 +32,8 @@ ROUNDED = Tolerance(0.9999, 0.9999, 0.0005)
 BFLOAT16 = Tolerance(0.98, 0.98, 0.01)
 QUANTIZED = {
     export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005),
-    export_options.DYNAMIC_RANGE: Tolerance(0.97, 0.97, 0.02),
-    export_options.INT8: Tolerance(0.9, 0.9, 0.05),
+    export_options.DYNAMIC_RANGE: Tolerance(0.95, 0.85, 0.02),
+    export_options.INT8: Tolerance(0.9, 0.8, 0.03),
 }
 
 

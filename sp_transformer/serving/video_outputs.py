@@ -27,18 +27,21 @@ class VideoOutputs:
         self._reader = reader
         self._label_map = label_map
         self._about = {"file": source.path.name}
-        self._files = contextlib.ExitStack()
         self._writers = {}
         self._table = None
         self.num_frames = 0
         paths = outputs.paths(source.target, names, is_video=True)
         # A packet of sound can be written once.
         with_sound = next((name for name in paths if name in outputs.PICTURES), None)
-        for name, path in paths.items():
-            if name == outputs.TABLE:
-                self._table = _Lines(path)
-            else:
-                self._writers[name] = video.VideoWriter(path, reader, name == with_sound)
+        with contextlib.ExitStack() as opened:
+            for name, path in paths.items():
+                if name == outputs.TABLE:
+                    file = self._table = _Lines(path)
+                else:
+                    file = video.VideoWriter(path, reader, name == with_sound)
+                    self._writers[name] = file
+                opened.callback(file.abort)
+            self._removal = opened.pop_all()
         lost = [writer.lost_sound for writer in self._writers.values() if writer.lost_sound]
         if lost:
             logging.warning(
@@ -49,14 +52,11 @@ class VideoOutputs:
         return self
 
     def __exit__(self, kind, *_):
-        files = [*self._writers.values(), *([self._table] if self._table else [])]
-        try:
+        # What has been closed has its own name and is not removed.
+        with self._removal:
             if kind is None and self.num_frames:
-                for file in files:
+                for file in (*self._writers.values(), *([self._table] if self._table else [])):
                     file.close()
-        finally:
-            for file in files:
-                file.abort()
 
     def write(self, frame, prediction):
         """Adds a Frame and its sound; `prediction` is None where there is only sound."""

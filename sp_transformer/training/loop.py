@@ -1,7 +1,6 @@
 """A training run: from a config to checkpoints in a model_dir, interrupted and resumed at will."""
 
 import contextlib
-import dataclasses
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ from sp_transformer.data import pipeline, skipping, sources, start_check
 from sp_transformer.model import builder, weights
 from sp_transformer.training import (
     averages,
+    batch,
     checkpoints,
     distribution,
     files,
@@ -32,6 +32,7 @@ from sp_transformer.training import (
     supervisor,
     termination,
     train_step,
+    train_summary,
     workers,
 )
 
@@ -51,27 +52,6 @@ class NonFiniteLossError(ArithmeticError):
             "training.gradient_clip_norm, or look for faulty images and labels"
         )
         self.step = step
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSummary:
-    """What a training session did.
-
-    Attributes:
-      steps: step that the run is at.
-      loss: mean loss since the last log interval's end; NaN if the session took no step.
-      seconds: wall-clock time of the session.
-      images_per_second: training speed, without saving, evaluation and compilation.
-      checkpoint: prefix of the last checkpoint.
-      is_chief: whether this process is the one that writes into the model_dir.
-    """
-
-    steps: int
-    loss: float
-    seconds: float
-    images_per_second: float
-    checkpoint: str
-    is_chief: bool
 
 
 def train(config, model_dir, strategy=None, after_save=None):
@@ -100,10 +80,8 @@ def train(config, model_dir, strategy=None, after_save=None):
     """
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    settled = distribution.settle(config, replicas)
-    distribution.check_strategy(settled.training, strategy)
-    batch = distribution.describe(config, settled, replicas)
-    config = settled
+    given, config = config, batch.settle(config, replicas)
+    distribution.check_strategy(config.training, strategy)
     source = sources.create_source(config.data, config.data.train_split)
     saved = weights.list_checkpoints(model_dir)
     # Before the model is built: a fault of the data, or of the weights' path, should cost seconds.
@@ -125,7 +103,7 @@ def train(config, model_dir, strategy=None, after_save=None):
     )
     try:
         if run.is_chief:
-            print(batch, flush=True)
+            print(batch.describe(given, config, replicas), flush=True)
         return run.train(after_save)
     finally:
         if run.is_chief:
@@ -301,7 +279,7 @@ class TrainingRun:
                 self._reporter.close()
                 self._reporter = None
             self.close()
-        summary = TrainSummary(
+        summary = train_summary.TrainSummary(
             self.step,
             loss,
             time.monotonic() - started,
@@ -309,7 +287,7 @@ class TrainingRun:
             self._checkpoint,
             self.is_chief,
         )
-        _print_summary(summary, options.steps, stream)
+        stream.write(train_summary.describe(summary, options.steps))
         return summary
 
     def _distributed_dataset(self):
@@ -386,8 +364,8 @@ class TrainingRun:
         """The examples to draw: those given, or else the first ones that the run trained on."""
         examples = self._make_examples() if self._make_examples is not None else None
         if examples is None:
-            batch = next(iter(self._make_dataset(0).take(1)))
-            examples = reporting.examples_of_batch(batch, self._config.evaluation.pictures)
+            first = next(iter(self._make_dataset(0).take(1)))
+            examples = reporting.examples_of_batch(first, self._config.evaluation.pictures)
         return examples
 
     def _save(self):
@@ -395,17 +373,3 @@ class TrainingRun:
             self._lock.check()
         self._checkpoint = self._checkpoints.save(self.step)
         supervisor.report_progress(self.step)
-
-
-def _print_summary(summary, steps, stream):
-    if math.isnan(summary.loss):
-        stream.write(
-            f"nothing to do: the run is at step {summary.steps} of {steps}; "
-            "raise training.steps to go on\n"
-        )
-        return
-    stream.write(
-        f"trained to step {summary.steps} in {progress.format_seconds(summary.seconds)}: "
-        f"loss {summary.loss:.4f}, {summary.images_per_second:.3g} images/s, "
-        f"checkpoint {summary.checkpoint}\n"
-    )

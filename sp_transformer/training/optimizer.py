@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import keras
+import tensorflow as tf
 
 from sp_transformer.training import schedules
 
@@ -25,7 +26,30 @@ class _Rule:
     weight_decay: float
 
 
-class BackboneAdamW(keras.optimizers.AdamW):
+class SummedGradients:
+    """Mixin of Keras optimizers: `apply` takes gradients that are already summed over the replicas.
+
+    Keras would sum them itself, and clip each replica's part before it does. It would also visit every replica anew for
+    every variable; here all variables are updated in one visit.
+    """
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        variables = [v.value if isinstance(v, keras.Variable) else v for v in trainable_variables]
+
+        def update(_, gradients, rate):
+            for gradient, variable in zip(gradients, variables, strict=True):
+                self.update_step(gradient, variable, rate)
+
+        def update_on_replicas(strategy, gradients, rate):
+            # The variable only says which replicas there are.
+            strategy.extended.update(variables[0], update, args=(gradients, rate), group=False)
+
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            update_on_replicas, self._distribution_strategy, list(grads), learning_rate
+        )
+
+
+class BackboneAdamW(SummedGradients, keras.optimizers.AdamW):
     """AdamW whose learning rate, and so whose weight decay, is scaled for the backbone.
 
     Scaling gradients instead would do nothing: Adam divides the scale out again.

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from sp_transformer.model import rematerialization
 from sp_transformer.training import distribution, losses
+from sp_transformer.training import optimizer as optimizers
 
 
 class TrainLoop:
@@ -32,6 +33,11 @@ class TrainLoop:
         if optimizer._distribution_strategy is not strategy:
             # Silent otherwise: every replica would go its own way.
             raise ValueError("the optimizer was not created in the scope of the training strategy")
+        if not isinstance(optimizer, optimizers.SummedGradients):
+            raise ValueError(
+                f"{type(optimizer).__name__} would sum the gradients over the replicas once more; "
+                "make it a subclass of SummedGradients"
+            )
         self._model = model
         self._optimizer = optimizer
         self._options = options
@@ -62,16 +68,12 @@ class TrainLoop:
         ]
         options = self._options
         gradients = [gradient for gradient, _ in pairs]
-        replicas = self._strategy.num_replicas_in_sync
-        if replicas > 1:
+        if self._strategy.num_replicas_in_sync > 1:
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients)
         if options.gradient_clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm, norm)
-        if replicas > 1:
-            # Keras sums over the replicas once more.
-            gradients = [gradient / replicas for gradient in gradients]
         self._optimizer.apply(gradients, [variable for _, variable in pairs])
         if self._averages is not None:
             self._averages.update(self._optimizer.iterations.value)
@@ -86,7 +88,10 @@ class TrainLoop:
             # Unrolled, as synchronised BatchNorm cannot meet inside a loop of TensorFlow's; and one after the other, as
             # parts that run side by side would save no memory.
             done = [gradient for gradient in gradients if gradient is not None]
-            image_part, label_part = _after(done, image_part, label_part)
+            with self._compilation():
+                image_part, label_part = rematerialization.ordered_after(
+                    done, [image_part, label_part]
+                )
             part_loss, part_gradients = self._part(image_part, label_part)
             loss += part_loss
             gradients = [
@@ -137,9 +142,3 @@ class TrainLoop:
         """
         step_losses, norms = self._run(iterator, tf.constant(count, tf.int32))
         return step_losses.numpy(), norms.numpy()
-
-
-def _after(done, *tensors):
-    """The same tensors, which exist only once all of `done` do."""
-    with tf.control_dependencies(done):
-        return [tf.identity(tensor) for tensor in tensors]

@@ -30,9 +30,16 @@ BROKEN = {
     ],
     "failure_analysis { size_bounds: 0 }": ["size_bounds[0] 0 is not above 0", "from 1 on"],
     "superpixels { boundary_tolerance: 1.5 }": ["boundary_tolerance 1.5 lies outside [0, 1)"],
+    "report { examples: 11 }": ["evaluation.report.examples 11 lies outside [0, 10]"],
+    "report { thumbnails: -1 }": ["evaluation.report.thumbnails -1 lies outside [0, 200]"],
     "superpixels { slic_compactness: 0 }": ["slic_compactness 0 is not above 0"],
     "superpixels { slic_factors: 1 slic_factors: 0 }": ["slic_factors[1] 0 is not above 0"],
     "static_height: 64": ["static_height 64 and static_width 0; set both"],
+    "count_on_device: true boundary_iou_width: 0": ["count_on_device needs images of one size"],
+    "count_on_device: true static_height: 64 static_width: 64": [
+        "boundary_iou_width 0.02 needs the predictions",
+        "set evaluation.boundary_iou_width to 0.0",
+    ],
     "static_height: -2": ["static_height -2 is below 0"],
 }
 
@@ -61,6 +68,7 @@ def test_static_size_does_not_go_with_resizing(folder_config):
         mode("scales: 0.5 scales: 1 flip: true")
         + mode("window_height: 64 window_width: 96 stride_height: 64", "w"),
         "boundary_iou_width: 0",
+        "report { enabled: true examples: 0 thumbnails: 200 }",
         "superpixels { slic_factors: 0 }",
         "superpixels { enabled: true boundary_tolerance: 0 slic_factors: 0.5 slic_factors: 3 }",
         "failure_analysis { enabled: true distance_bounds: 0 distance_bounds: 9 size_bounds: 1 }",

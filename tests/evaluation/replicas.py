@@ -41,6 +41,7 @@ def main(config_file, output_dir, num_replicas, predictor):
             inference = types.SimpleNamespace(
                 labels=labels, labels_and_superpixels=lambda images: (labels(images),) * 2
             )
+            inference.of_shape = lambda batch_size, image_size: inference
         else:
             model = builder.build_model(config)
             weights.restore_model(model, predictor)

@@ -132,6 +132,22 @@ def test_static_size_pads_images_and_scores_what_was_there(
     assert results["num_images"] == len(arrays)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_counting_on_the_device_gives_the_same_scores(config, inference, tmp_path, batch_size):
+    options = config.evaluation
+    options.batch_size, options.boundary_iou_width = batch_size, 0
+    options.static_height, options.static_width = 9, 8
+    found = []
+    for counts in (False, True):
+        options.count_on_device = counts
+        folder = tmp_path / str(counts)
+        results = evaluate(config, folder, inference)
+        for varying in ("seconds", "images_per_second"):
+            del results[varying]
+        found.append((results, (folder / "per_image.json").read_text()))
+    assert found[0] == found[1]
+
+
 def test_failure_analysis_adds_up_to_the_whole(config, arrays, num_classes, inference, tmp_path):
     config.evaluation.failure_analysis.enabled = True
     results = evaluate(config, tmp_path, inference)
@@ -184,11 +200,11 @@ def test_summaries_hold_scalars_and_as_many_pictures_as_asked(config, inference,
     assert tf.make_ndarray(event.tensor_proto) == pytest.approx(results["miou"])
     assert "iou/class 0" in [tag.replace("_", " ") for tag in tags]
     assert not any("class 3" in tag for tag in tags)
-    # Three panels of 5x7 pixels, magnified by 37, with gaps between them, of images from all over the split.
+    # Three panels of 5x7 pixels, magnified by 73, with gaps between them, of images from all over the split.
     assert pictures == [f"pictures/images/{number}" for number in (0, 1, 2, 4, 5)]
     width, height, png = tf.make_ndarray(events.Tensors(pictures[0])[0].tensor_proto)[:3]
     assert (int(height), int(width)) == tf.io.decode_png(png).shape[:2]
-    assert int(height) == 5 * 37 + 24 and int(width) == 3 * 7 * 37 + 8
+    assert int(height) == 5 * 73 + 24 and int(width) == 3 * 7 * 73 + 8
 
 
 def test_report_is_written_where_it_is_asked_for(config, arrays, inference, tmp_path):

@@ -61,6 +61,18 @@ def test_three_replicas_count_what_one_counts_in_any_batches(config, arrays, num
     assert found[0] == found[1] == found[2]
 
 
+def test_three_replicas_count_on_their_devices(config, arrays, num_classes, tmp_path):
+    config.evaluation.boundary_iou_width = 0
+    config.evaluation.static_height, config.evaluation.static_width = 9, 8
+    config.evaluation.count_on_device = True
+    expected = np.zeros((num_classes, num_classes), int)
+    for image, label in arrays:
+        kept = label != 255
+        np.add.at(expected, (label[kept], image[..., 0][kept] % 3), 1)
+    results, _ = run(config, tmp_path / "counted", 3)
+    assert results["confusion_matrix"] == expected.tolist()
+
+
 @pytest.mark.slow
 def test_three_replicas_of_the_real_model_predict_what_one_predicts(tiny_run, tmp_path):
     config = type(tiny_run.config)()
@@ -94,3 +106,7 @@ def test_a_tpu_sees_images_of_one_size(config, inference, monkeypatch):
     assert predictor.batches_at_once == 8 and predictor.static_size == (32, 32)
     config.evaluation.static_height, config.evaluation.static_width = 64, 96
     assert predictors.ModelPredictor(inference, config).static_size == (64, 96)
+    config.evaluation.ClearField("static_height")
+    config.data.resize_longer_side = 64
+    with pytest.raises(ValueError, match="--mode=continuous_eval on a CPU or GPU"):
+        predictors.ModelPredictor(inference, config, Tpu())

@@ -59,7 +59,7 @@ def test_row(name, parameters, multiply_adds, monkeypatch, measured):
     backbone = (config.model.backbone.SerializeToString(), size)
     if backbone in measured:
         stand_in = Endpoints({2: 64, 8: 512, 32: 2048})
-        monkeypatch.setattr(builder, "_build_backbone", lambda *_: stand_in)
+        monkeypatch.setattr(builder, "build_backbone", lambda *_: stand_in)
     model = spt.build_model(config)
     trainable = {part: n["trainable"] for part, n in summary.count_parameters(model).items()}
     with summary.paper_form(model):

@@ -17,7 +17,7 @@ model {
 }
 """
 HEADS = 4
-SIZES = [(48, 64), (37, 53), (1, 1)]
+SIZES = [(16, 32), (37, 53), (1, 1)]
 
 
 @pytest.fixture(scope="module")

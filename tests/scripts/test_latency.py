@@ -83,7 +83,7 @@ def test_predict_is_timed_against_its_model(model, input_config_file, tmp_path):
     done = run(
         "predict_speed.py",
         *(f"--config_file={input_config_file}", f"--model={model}", f"--json={path}"),
-        *("--images=3", "--size=24x40", "--rounds=2"),
+        *("--images=3", "--size=32x40", "--rounds=2"),
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(path.read_text())
@@ -93,4 +93,4 @@ def test_predict_is_timed_against_its_model(model, input_config_file, tmp_path):
         pytest.approx(b / a)
         for a, b in zip(alone["all_seconds"], whole["all_seconds"], strict=True)
     ]
-    assert report["settings"]["images"] == 3 and "3 images of 24x40" in report["title"]
+    assert report["settings"]["images"] == 3 and "3 images of 32x40" in report["title"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sp_transformer.config import label_map
+from sp_transformer.config import derived
 from sp_transformer.protos import experiment_pb2
 from sp_transformer.serving import examples
 
@@ -25,7 +25,7 @@ def test_without_the_split_streets_are_drawn(tmp_path):
     for example in found:
         assert example.image.shape == (40, 70, 3) and example.labels.shape == (40, 70)
         # What is padded has no truth.
-        assert (example.labels[:, 64:] == label_map.CITYSCAPES.ignore_label).all()
+        assert (example.labels[:, 64:] == derived.drawn_label_map().ignore_label).all()
         assert (example.labels[:, :64] < 19).any()
         np.testing.assert_array_equal(example.image[:, 64:], example.image[:, 58:64][:, ::-1])
 

@@ -14,8 +14,8 @@ from sp_transformer.serving import export, export_options, runtimes, stablehlo_o
 HERE = pathlib.Path(__file__).parent
 # Packages that write and run the format, the script that runs it alone, and what that takes in the export.
 FORMATS = {
-    "onnx": (("tf2onnx", "onnx", "onnxruntime"), "plain_onnxruntime.py", "model.onnx"),
-    "litert": (("ai_edge_litert",), "plain_litert.py", "model.tflite"),
+    "onnx": (("tf2onnx", "onnx", "onnxruntime"), "plain_runtime.py", "model.onnx"),
+    "litert": (("ai_edge_litert",), "plain_runtime.py", "model.tflite"),
     "stablehlo": (("jax",), "plain_jax.py", "."),
 }
 SIZE = (33, 38)
@@ -115,8 +115,8 @@ def test_quantised_models_are_smaller_and_label_most_pixels_alike(
         found, expected = opened.run(image), inference.superpixels(image)
         assert np.mean(found["labels"] == expected["labels"]) > 0.9
         assert np.mean(found["superpixels"] == expected["superpixels"]) == 1
-        probabilities = opened.probabilities(image)
-        np.testing.assert_allclose(probabilities, inference.probabilities(image), atol=0.2)
+        difference = opened.probabilities(image) - inference.probabilities(image)
+        assert 0 < np.mean(np.abs(difference)) < 0.05
 
 
 def test_the_verification_runs_without_tensorflow(config, model, tmp_path):

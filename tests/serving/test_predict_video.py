@@ -201,8 +201,10 @@ def test_a_signal_ends_a_video_with_the_frame_at_hand_and_it_plays(NumpyRuntime,
 
     path = write_video(tmp_path / "drive.mp4", 30)
     before = signal.getsignal(number)
+    later = write_video(tmp_path / "later.mp4", 2)
     runtime = NumpyRuntime(before_run=interrupt_at_fourth)
-    summary = predict(runtime, [str(path), "camera:7"], tmp_path / "out")
+    summary = predict(runtime, [str(path), str(later)], tmp_path / "out")
+    assert len(seen) == 4
     assert summary.exit_code == 128 + number and signal.getsignal(number) is before
     assert summary.failed == [(path, "interrupted; 4 frames were predicted")]
     assert len(frames_of(tmp_path / "out" / "drive_overlay.mp4")) == 4

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.training import loop
+from sp_transformer.training import loop, optimizer
 
 HEIGHT, WIDTH, CLASSES, IGNORE = 12, 20, 19, 255
 
@@ -104,6 +104,10 @@ def shared_tiny_dataset(config, first_step=0, context=None):
     return dataset
 
 
+class SGD(optimizer.SummedGradients, keras.optimizers.SGD):
+    """Plain gradient descent, in which rounding stays rounding."""
+
+
 def make_config():
     """Options of a run of 10 steps that saves every 4 and logs every 2."""
     config = experiment_pb2.ExperimentOptions(experiment_name="test/tiny")
@@ -168,6 +172,7 @@ class Tiny:
     def __init__(self, config):
         self.config = config
         self.dataset = tiny_dataset
+        self.SGD = SGD
 
     def build_model(self, **kwargs):
         return build_tiny_model(self.config, **kwargs)

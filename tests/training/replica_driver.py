@@ -6,6 +6,7 @@ of its own, which runs several cases.
 
 import json
 import os
+import tempfile
 
 STEPS = 5
 # A real model, as small as it may be: two stages of a ResNet-18 with BatchNorm, one layer of each attention.
@@ -19,7 +20,7 @@ SP_TRANSFORMER = """
     }
     data {
       dataset: "synthetic_streets"
-      synthetic_streets { height: 32 width: 64 train_images: 16 }
+      synthetic_streets { height: 32 width: 64 train_images: 16 val_images: 3 }
       crop_height: 32 crop_width: 64
     }
     training { batch_size: 4 top_k_fraction: 0.5 gradient_clip_norm: 0.5 }
@@ -59,11 +60,11 @@ def measure(target, cases, replicas=1, task=None, ports=()):
 
 def sgd(strategy):
     """The stand-in model under plain SGD with clipping, in which rounding stays rounding."""
-    import keras
+    import conftest
 
     config = _tiny_config()
     config.training.gradient_clip_norm = 0.5
-    return _tiny(config, strategy, lambda model: _built(keras.optimizers.SGD(0.1), model))
+    return _tiny(config, strategy, lambda model: _built(conftest.SGD(0.1), model))
 
 
 def adamw(strategy):
@@ -76,8 +77,8 @@ def adamw(strategy):
 
 
 def sp_transformer(strategy, changes=""):
-    """The real model on the real input pipeline, under SGD."""
-    import keras
+    """The real model on the real input pipeline, under SGD, and its scores under the same strategy."""
+    import conftest
     from google.protobuf import text_format
 
     import sp_transformer as spt
@@ -91,8 +92,9 @@ def sp_transformer(strategy, changes=""):
         config,
         strategy,
         lambda: spt.build_model(config),
-        lambda model: _built(keras.optimizers.SGD(0.1), model),
+        lambda model: _built(conftest.SGD(0.1), model),
         lambda context: pipeline.train_dataset(config, source, 0, context),
+        lambda model: _scores(config, model, strategy),
     )
 
 
@@ -149,8 +151,16 @@ def _built(optimizer, model):
     return optimizer
 
 
-def _steps(config, strategy, build_model, make_optimizer, make_dataset):
-    """STEPS steps; gives losses, norms, weights/NAME, averages/NAME, and the largest difference between replicas."""
+def _scores(config, model, strategy):
+    from sp_transformer.evaluation import evaluator
+
+    with tempfile.TemporaryDirectory() as folder:
+        results = evaluator.evaluate(config, model, folder, strategy=strategy)
+    return {"confusion_matrix": results["confusion_matrix"], "miou": results["miou"]}
+
+
+def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=lambda _: {}):
+    """STEPS steps; gives losses, norms, weights/NAME, averages/NAME, the largest spread over replicas, and scores."""
     import keras
     import numpy as np
 
@@ -177,4 +187,4 @@ def _steps(config, strategy, build_model, make_optimizer, make_dataset):
         parts = [np.asarray(part, np.float64) for part in parts]
         spreads.append(max(np.abs(part - parts[0]).max(initial=0.0) for part in parts))
     values = {key: variable.numpy() for key, variable in found.items()}
-    return {"losses": losses, "norms": norms, "spread": max(spreads), **values}
+    return {"losses": losses, "norms": norms, "spread": max(spreads), **values, **score(model)}

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -134,6 +135,17 @@ class Driver:
 
     def text(self, pid):
         return self.output[pid].read_text()
+
+    @staticmethod
+    def free_ports(count):
+        """Numbers of ports on loopback that nobody listens on."""
+        sockets = [socket.socket() for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in sockets]
+        for one in sockets:
+            one.close()
+        return ports
 
     def close(self):
         for pid in list(self._running):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from sp_transformer.training import losses
 
 
-def slow_loss(logits, labels, ignore_label, fraction):
+def slow_loss(logits, labels, ignore_label, fraction, class_weights=None):
     """Per-image losses by the definition, pixel by pixel."""
     result = []
     for image, label in zip(np.float64(logits), labels, strict=True):
@@ -18,7 +18,8 @@ def slow_loss(logits, labels, ignore_label, fraction):
                     values.append(0.0)
                 else:
                     z = image[y, x] - image[y, x].max()
-                    values.append(np.log(np.exp(z).sum()) - z[label[y, x]])
+                    weight = 1.0 if class_weights is None else class_weights[label[y, x]]
+                    values.append(weight * (np.log(np.exp(z).sum()) - z[label[y, x]]))
         k = round(fraction * label.size)
         top = sorted(values, reverse=True)[:k]
         nonzero = sum(value != 0 for value in top)
@@ -100,6 +101,26 @@ def test_compiles_with_xla():
     np.testing.assert_allclose(
         compiled(logits, labels, 255, 0.2), slow_loss(logits, labels, 255, 0.2), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("fraction", [0.2, 1.0])
+def test_class_weights_act_before_the_hardest_pixels_are_chosen(fraction):
+    logits, labels = example()
+    class_weights = [0.0, 0.5, 1.0, 2.0, 5.0]
+    actual = losses.top_k_cross_entropy(logits, labels, 255, fraction, class_weights)
+    expected = slow_loss(logits, labels, 255, fraction, class_weights)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    assert not np.allclose(actual, slow_loss(logits, labels, 255, fraction), rtol=1e-2)
+    # A class without weight is as if it were ignored.
+    ignored = np.where(labels == 0, 255, labels)
+    np.testing.assert_array_equal(
+        actual, losses.top_k_cross_entropy(logits, ignored, 255, fraction, class_weights)
+    )
+
+
+def test_refuses_weights_of_other_classes():
+    with pytest.raises(ValueError, match="lists 2 weights for 5 classes"):
+        losses.top_k_cross_entropy(*example(), 255, 0.2, [1.0, 2.0])
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5])

@@ -99,4 +99,7 @@ def test_evaluates_keeps_the_best_and_is_read_by_the_binaries(tiny_run, model_di
     again = json.loads(read(output_dir, evaluator.METRICS_FILE))
     assert again["confusion_matrix"] == metrics["confusion_matrix"]
     path = f"{model_dir}/ckpt-7"
-    assert command_line.restore(tiny_run.inference.model, path + ".index") == (7, path)
+    assert command_line.restore(tiny_run.inference.model, path + ".index", averaged=False) == (
+        7,
+        path,
+    )

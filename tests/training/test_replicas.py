@@ -4,24 +4,12 @@ Each of the faults that go unnoticed elsewhere fails here: a loss that is not di
 summed twice, clipping before the sum, an optimizer out of the scope, BatchNorm that is not synchronised.
 """
 
-import socket
-
 import numpy as np
 import pytest
 
 SGD_TOLERANCE = 1e-6
 # Adam divides small gradients by their own size: rounding becomes a step.
 ADAMW_TOLERANCE = 1e-3
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def measure(run_driver, folder, processes):
@@ -42,7 +30,7 @@ def measure(run_driver, folder, processes):
 
 @pytest.fixture(scope="module")
 def measured(run_driver, tmp_path_factory):
-    ports = free_ports(2)
+    ports = run_driver.Driver.free_ports(2)
     processes = {
         "1": {"cases": ["sgd", "adamw", "sp_transformer", "masks"]},
         "2": {"replicas": 2, "cases": ["sgd", "adamw", "sp_transformer", "masks"]},
@@ -93,6 +81,12 @@ def test_adamw_and_averages_equal_one_device(measured, name):
 def test_the_real_model_on_its_input_pipeline_equals_one_device(measured):
     check_equal(measured["1"], measured["2"], "sp_transformer", SGD_TOLERANCE)
     assert any("moving_variance" in name for name in measured["1"])
+    # Three images on two replicas: one of them has nothing to do in the end.
+    for score in ("confusion_matrix", "miou"):
+        np.testing.assert_array_equal(
+            measured["2"][f"sp_transformer/{score}"], measured["1"][f"sp_transformer/{score}"]
+        )
+    assert measured["1"]["sp_transformer/miou"] > 0
 
 
 def test_two_workers_end_with_the_same_bits(measured):

@@ -88,8 +88,8 @@ def test_pictures_are_of_the_same_examples_at_every_drawing(make_reporter, tmp_p
         drawn = tensors(tmp_path, tag)
         assert [step for step, _ in drawn] == [4, 8]
         pictures = [tf.io.decode_png(value[2]).numpy() for _, value in drawn]
-        # The 12x20 pixels are magnified by 13; two or three panels have gaps between them.
-        assert pictures[0].shape[0] > 12 * 13 and pictures[0].shape[1] >= 3 * 20 * 13 + 8
+        # The 12x20 pixels are magnified by 25; two or three panels have gaps between them.
+        assert pictures[0].shape[0] > 12 * 25 and pictures[0].shape[1] >= 3 * 20 * 25 + 8
         np.testing.assert_array_equal(*pictures)
     assert [step for step, _ in tensors(tmp_path, "legend/classes")] == [4]
 

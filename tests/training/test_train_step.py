@@ -37,7 +37,7 @@ def weights_after_steps(tiny, parts, jit_compile=False):
     keras.utils.set_random_seed(0)
     model = tiny.build_model(dropout=0.0)
     model.backbone.norm.trainable = False
-    optimizer = keras.optimizers.SGD(0.1)
+    optimizer = tiny.SGD(0.1)
     optimizer.build(model.trainable_variables)
     loop = train_step.TrainLoop(model, optimizer, options, 255, tf.distribute.get_strategy())
     losses, norms = loop(iter(tiny.dataset(4)), 3)
@@ -59,7 +59,7 @@ def test_parts_are_computed_one_after_the_other(tiny):
     """Each part waits for the gradients of the one before: or else all of them would be in memory at once."""
     tiny.config.training.gradient_accumulation_steps = 2
     model = tiny.build_model(dropout=0.0)
-    optimizer = keras.optimizers.SGD(0.1)
+    optimizer = tiny.SGD(0.1)
     optimizer.build(model.trainable_variables)
     loop = train_step.TrainLoop(
         model, optimizer, tiny.config.training, 255, tf.distribute.get_strategy()
@@ -84,3 +84,9 @@ def test_parts_are_computed_one_after_the_other(tiny):
 
     gradient = next(op for op in graph.get_operations() if op.type == "Conv2DBackpropFilter")
     assert any(depends_on(conv, gradient) for conv in convolutions)
+
+
+def test_refuses_an_optimizer_that_sums_gradients_once_more(config):
+    sgd = keras.optimizers.SGD(0.1)
+    with pytest.raises(ValueError, match=r"SGD would sum the gradients.*SummedGradients"):
+        train_step.TrainLoop(None, sgd, config.training, 255, tf.distribute.get_strategy())

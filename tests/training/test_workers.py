@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,19 +22,9 @@ def driver(run_driver):
     driver.close()
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def run_both(driver, folder, model_dirs, **options):
     """Runs two workers to their ends; gives their exit codes and outputs."""
-    ports = free_ports(2)
+    ports = driver.free_ports(2)
     folder.mkdir(exist_ok=True)
     pids = []
     for task, model_dir in enumerate(model_dirs):
@@ -83,7 +72,7 @@ def test_workers_that_do_not_share_a_model_dir_are_refused(driver, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_worker_is_killed_and_both_go_on_exactly(run_driver, driver, tmp_path, victim):
-    options = {"steps": 150, "save_interval": 5, "width": 8, "ports": free_ports(2)}
+    options = {"steps": 150, "save_interval": 5, "width": 8, "ports": driver.free_ports(2)}
     reference, killed = tmp_path / "reference", tmp_path / "killed"
     codes, texts = run_both(
         driver, tmp_path / "first", [reference, reference], steps=150, save_interval=5

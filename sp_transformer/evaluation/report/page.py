@@ -10,10 +10,16 @@ import sys
 from google.protobuf import text_format
 from markupsafe import Markup
 
+from sp_transformer import environment
 from sp_transformer.evaluation.report import pictures, sections
 
 # Nothing but what stands in the file: a browser refuses any request.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def command_line() -> str:
+    """How this process was called, as a shell takes it."""
+    return shlex.join(sys.orig_argv)
 
 
 @dataclasses.dataclass
@@ -27,7 +33,7 @@ class Evaluation:
       per_image: what per_image.json holds.
       superpixels: what superpixels.json holds, or None.
       pictures: a ReportPictures that has seen the split.
-      environment: of `environment.describe`.
+      environment: where this process runs, of `environment.describe`.
       command: how the program was called.
     """
 
@@ -37,13 +43,8 @@ class Evaluation:
     per_image: list
     superpixels: dict | None
     pictures: pictures.ReportPictures
-    environment: dict
-    command: str
-
-
-def command_line() -> str:
-    """How this process was called, as a shell takes it."""
-    return shlex.join(sys.orig_argv)
+    environment: dict = dataclasses.field(default_factory=environment.describe)
+    command: str = dataclasses.field(default_factory=command_line)
 
 
 def render(evaluation: Evaluation) -> str:
@@ -156,13 +157,12 @@ def _short_facts(evaluation):
 
 
 def _long_facts(evaluation):
-    results, environment = evaluation.results, evaluation.environment
-    git = environment["git"]
-    versions = {"Python": environment["python"], **environment["versions"]}
-    machine = environment["machine"]
+    results, here = evaluation.results, evaluation.environment
+    git, machine = here["git"], here["machine"]
+    versions = {"Python": here["python"], **here["versions"]}
     yield "Checkpoint", results["checkpoint"] or "–"
     yield "Command", Markup("<code>{}</code>").format(evaluation.command)
-    yield "Date", environment["date"]
+    yield "Date", here["date"]
     if git:
         yield "Revision", git["revision"] + (", with uncommitted changes" if git["dirty"] else "")
     yield "Way of predicting", results["mode"]

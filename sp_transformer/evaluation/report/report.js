@@ -132,10 +132,11 @@ if (canvas) {
   });
   canvas.addEventListener("focus", () => { if (!at) select(0, 0); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  // Drawing changes the height, which must not lead to drawing.
+  // Drawing changes the height, which must not lead to drawing; and not before this frame is laid out, or Chromium
+  // reports a loop.
   let width = 0;
   new ResizeObserver(entries => {
     const now = entries[0].contentRect.width;
-    if (now !== width) { width = now; draw(); }
+    if (now !== width) { width = now; requestAnimationFrame(draw); }
   }).observe(canvas.parentElement);
 }

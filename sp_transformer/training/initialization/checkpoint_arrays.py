@@ -25,7 +25,7 @@ class CheckpointArrays(Mapping):
         self._prefix = prefix
         self._reader = self._guarded(lambda: weights.read(prefix))
         shapes = self._reader.get_variable_to_shape_map()
-        self._names = {key.removesuffix(_VALUE): key for key in shapes if key.endswith(_VALUE)}
+        self._names = {_plain(key): key for key in shapes if key.endswith(_VALUE)}
         if not self._names:
             raise InitializationError(
                 f"{prefix} is no TF2 checkpoint, as none of its {len(shapes)} keys ends with {_VALUE}; checkpoints of "
@@ -49,9 +49,14 @@ class CheckpointArrays(Mapping):
             return read()
         except weights.TORN_ERRORS as error:
             raise InitializationError(
-                f"{self._prefix} cannot be read, it is truncated or corrupt: {str(error).splitlines()[0]}; take another "
-                "checkpoint, or copy its files again"
+                f"{self._prefix} cannot be read, it is truncated or corrupt: {str(error).splitlines()[0]}; take "
+                "another checkpoint, or copy its files again"
             ) from error
+
+
+def _plain(key):
+    """A key without its suffix, and without TensorFlow's escapes of a name's slashes and dots."""
+    return key.removesuffix(_VALUE).replace(".S", "/").replace("..", ".")
 
 
 def find(path) -> str:
@@ -68,8 +73,8 @@ def find(path) -> str:
         if saved:
             return saved[-1][1]
         raise InitializationError(
-            f"training.initialization.path {path} is a folder without checkpoints, files ckpt-STEP.index; give the prefix of "
-            "a checkpoint"
+            f"training.initialization.path {path} is a folder without checkpoints, files ckpt-STEP.index; give the "
+            "prefix of a checkpoint"
         )
     raise InitializationError(
         f"training.initialization.path {path} is no checkpoint: there is no such folder, and no file "

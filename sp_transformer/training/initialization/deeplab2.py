@@ -66,12 +66,12 @@ def _find_encoder(arrays, stem, prefix, backbone):
         return roots[0]
     if roots:
         raise InitializationError(
-            f"{prefix} holds {len(roots)} encoders, below {', '.join(roots)}; save the one that is meant by itself"
+            f"{prefix} holds {len(roots)} encoders, below {', '.join(sorted(roots))}; save the one that is meant alone"
         )
     found = sorted({key.split("/")[0] for key in arrays})
     raise InitializationError(
         f"{prefix} holds no encoder {backbone} of DeepLab2: no variable ends with {stem}; at its root are "
-        f"{', '.join(found[:8])}. Give a checkpoint of that encoder, or set model.backbone.name to the encoder that it holds"
+        f"{', '.join(found[:8])}; give another checkpoint, or set model.backbone.name to the encoder in it"
     )
 
 

@@ -68,7 +68,7 @@ def _inspect(path, local):
     try:
         with h5py.File(local, "r") as file:
             # Of a whole model that was saved as .h5, the weights lie in a group.
-            root = file["model_weights"] if "model_weights" in file else file
+            root = file.get("model_weights", file)
             is_legacy = any(name.startswith("layer_names") for name in root.attrs)
             names = []
             root.visititems(
@@ -102,8 +102,8 @@ def _read(path, local, is_legacy, network, description):
         except (ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:400]
             raise InitializationError(
-                f"{path} does not hold the weights of {description}: {reason}; set model.backbone.name to the network that "
-                "it belongs to, or give another file"
+                f"{path} does not hold the weights of {description}: {reason}; set model.backbone.name to the network "
+                "that it belongs to, or give another file"
             ) from error
 
 

@@ -127,8 +127,8 @@ def load(source, variables, skip=(), strict=True):
     values, report = match(source, variables, skip)
     if not values or (strict and not report.fits):
         raise InitializationError(
-            f"{source.description} does not fit the model, of which {len(values)} of {len(variables)} variables could be "
-            f"loaded:\n{report.faults()}\n{source.mend}"
+            f"{source.description} does not fit the model, of which {len(values)} of {len(variables)} variables could "
+            f"be loaded:\n{report.faults()}\n{source.mend}"
         )
     for name, value in values.items():
         values[name] = np.asarray(value, np.float32)

@@ -58,8 +58,8 @@ def open_source(config, variables) -> Source:
         lambda name: Key(_ROOT + name),
         is_expected_leftover,
         "use the model options of that run; for other classes, set training.initialization "
-        '{ skip: "classifier/logits" }; for another crop size, set model.input_height and model.input_width to those of '
-        "that run",
+        '{ skip: "classifier/logits" }; for another crop size, set model.input_height and model.input_width to those '
+        "of that run",
     )
 
 
@@ -82,8 +82,8 @@ def _check_config(prefix, config, whole):
         before = text_format.Parse(text, experiment_pb2.ExperimentOptions())
     except text_format.ParseError as error:
         raise InitializationError(
-            f"{path} cannot be read, it is of another version or damaged: {error}; copy the checkpoint elsewhere to use it "
-            "without its config"
+            f"{path} cannot be read, it is of another version or damaged: {error}; copy the checkpoint away to use "
+            "it without its config"
         ) from error
     part = "model." if whole else "model.backbone."
     accepted = (*_FREE_FIELDS, *config.training.initialization.accepted_differences)
@@ -95,6 +95,6 @@ def _check_config(prefix, config, whole):
     if differences:
         lines = "\n".join(f"  {field}: {old} there, {new} here" for field, old, new in differences)
         raise InitializationError(
-            f"the weights in {prefix} were trained with other options of the model:\n{lines}\nset these fields as they are "
-            "there, or list them in training.initialization.accepted_differences"
+            f"the weights in {prefix} were trained with other options of the model:\n{lines}\nset these fields as they "
+            "are there, or list them in training.initialization.accepted_differences"
         )

@@ -119,8 +119,8 @@ class _Arrays(Mapping):
 
 def _unreadable(path, error):
     return InitializationError(
-        f"{path} cannot be read as a state dict of PyTorch: {error}; give a file that torch.save(model.state_dict(), FILE) "
-        "has written"
+        f"{path} cannot be read as a state dict of PyTorch: {error}; give a file that torch.save(model.state_dict(), "
+        "FILE) has written"
     )
 
 

@@ -69,6 +69,28 @@ def test_endpoint_shapes_at_odd_sizes():
     }
 
 
+def test_zero_padding_is_in_front_of_stem_and_norms():
+    """By the definition: zeros around the image, and zeros that a downsampling's norm makes its beta."""
+    padded = convnext.ConvNeXt("convnext_tiny", [4, 8], zero_padding=True)
+    plain = convnext.ConvNeXt("convnext_tiny", [4, 8])
+    images = np.random.default_rng(0).normal(size=(1, 18, 13, 3)).astype(np.float32)
+    for layer in (padded, plain):
+        layer.build((None, None, None, 3))
+    plain.set_weights(padded.get_weights())
+    around = np.pad(images, [(0, 0), (1, 2), (1, 2), (0, 0)])[:, :20, :16]
+    endpoints = padded(images)
+    np.testing.assert_allclose(endpoints[4], plain(around)[4], atol=1e-5)
+    assert endpoints[4].shape == (1, 5, 4, 96) and endpoints[8].shape == (1, 3, 2, 192)
+    x = endpoints[4]
+    for block in plain.stage1:
+        x = block(x)
+    x = plain.stage2_downsample_norm(np.pad(x, [(0, 0), (0, 1), (0, 0), (0, 0)]))
+    x = plain.stage2_downsample(x)
+    for block in plain.stage2:
+        x = block(x)
+    np.testing.assert_allclose(endpoints[8], x, atol=1e-5)
+
+
 def test_the_stem_alone_computes_no_stage():
     layer = convnext.ConvNeXt("convnext_tiny", endpoint_strides=[4])
     assert sorted(layer(np.zeros((1, 8, 8, 3), np.float32))) == [4]
@@ -92,7 +114,7 @@ def test_initial_values_and_bfloat16():
 
 
 def test_config_round_trip():
-    layer = convnext.ConvNeXt("convnext_small", [32, 4], 0.1, name="trunk")
+    layer = convnext.ConvNeXt("convnext_small", [32, 4], 0.1, True, name="trunk")
     assert convnext.ConvNeXt.from_config(layer.get_config()).get_config() == layer.get_config()
     block = layer.stage3[2]
     assert convnext.ConvNeXtBlock.from_config(block.get_config()).get_config() == block.get_config()

@@ -3,10 +3,13 @@
 import importlib.util
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
 import sp_transformer as spt
+from sp_transformer.config import derived
+from sp_transformer.model import builder, normalization
 from sp_transformer.training import initialization
 
 _CONFIG = """
@@ -22,32 +25,47 @@ training {{ initialization {{ {initialization} }} }}
 """
 
 
+class BackboneModel(keras.Model):
+    """The backbone of a model and its normalisation, which is all that weights from elsewhere reach."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.backbone = builder.build_backbone(config)
+        number = config.model.backbone.input_normalization
+        self.form = config.model.backbone.InputNormalization.Name(number).lower()
+        height, width = derived.input_size(config)
+        self(keras.Input((height, width, 3), batch_size=1))
+
+    def call(self, images, training=False):
+        inputs = normalization.normalize(images, self.form)
+        return self.backbone(inputs, training=training)
+
+
 class Initialized:
-    """Builds models of a config and initialises them."""
+    """Builds models of a config, each once, and initialises them."""
 
     def __init__(self, folder):
-        self._folder = folder
-
-    def config(self, name, initialization, backbone="", strides="8, 32"):
-        path = self._folder / "config.textproto"
-        path.write_text(
-            _CONFIG.format(
-                name=name, backbone=backbone, strides=strides, initialization=initialization
-            )
-        )
-        return spt.load_config(path)
+        self._path = folder / "config.textproto"
+        self._models = {}
 
     def __call__(self, name, initialization_text, backbone="", strides="8, 32"):
-        """The initialised model, and the report."""
-        config = self.config(name, initialization_text, backbone, strides)
-        model = spt.build_model(config)
-        return model, initialization.initialize(config, model)
+        """The initialised BackboneModel, and the report."""
+        self._path.write_text(
+            _CONFIG.format(
+                name=name, backbone=backbone, strides=strides, initialization=initialization_text
+            )
+        )
+        config = spt.load_config(self._path)
+        key = (name, backbone, strides)
+        if key not in self._models:
+            self._models[key] = BackboneModel(config)
+        return self._models[key], initialization.initialize(config, self._models[key])
 
 
-@pytest.fixture
-def initialized(tmp_path):
+@pytest.fixture(scope="session")
+def initialized(tmp_path_factory):
     """Function of (backbone name, text of InitializationOptions, text of BackboneOptions, strides)."""
-    return Initialized(tmp_path)
+    return Initialized(tmp_path_factory.mktemp("initialized"))
 
 
 @pytest.fixture(scope="session")

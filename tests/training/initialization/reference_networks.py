@@ -48,8 +48,16 @@ def random_resnet(name, pooled, seed=1):
     return network
 
 
+def _doubled(network):
+    return {
+        place: {name: np.float64(array) for name, array in variables.items()}
+        for place, variables in network.items()
+    }
+
+
 def resnet(network, inputs, depths, pooled, epsilon):
     """{stride: features in front of the last ReLU}; strides lie in the 3x3 convolutions, or a basic block's first."""
+    network = _doubled(network)
 
     def conv(x, place, stride=1):
         weights = network[place]
@@ -96,7 +104,9 @@ def random_convnext(name, seed=1):
     def linear(*shape, fan_in):
         return {
             "kernel": rng.normal(0, np.sqrt(1 / fan_in), shape).astype(np.float32),
-            "bias": rng.normal(0, 0.2, shape[-1] if shape[-1] > 1 else shape[-2]).astype(np.float32),
+            "bias": rng.normal(0, 0.2, shape[-1] if shape[-1] > 1 else shape[-2]).astype(
+                np.float32
+            ),
         }
 
     network, before = {}, 3
@@ -119,6 +129,7 @@ def random_convnext(name, seed=1):
 
 def convnext(network, inputs, zero_padding=False):
     """{stride: features}; at even sizes kMaX-DeepLab's padding acts in the stem only."""
+    network = _doubled(network)
 
     def norm(x, place):
         weights = network[place]
@@ -141,7 +152,7 @@ def convnext(network, inputs, zero_padding=False):
             x = patchify(norm(x, (stage, None, "norm")), (stage, None, "conv"))
         blocks = [key[1] for key in network if key[0] == stage and key[2] == "depthwise"]
         for block in blocks:
-            get = {layer: network[key] for key in network if key[:2] == (stage, block) for layer in [key[2]]}
+            get = {key[2]: network[key] for key in network if key[:2] == (stage, block)}
             y = np.pad(x, [(0, 0), (3, 3), (3, 3), (0, 0)])
             y = tf.nn.depthwise_conv2d(y, get["depthwise"]["kernel"], [1, 1, 1, 1], "VALID").numpy()
             y = norm(y + get["depthwise"]["bias"], (stage, block, "norm"))

@@ -64,7 +64,10 @@ def _torch():
     def _rebuild_tensor_v2():
         pass
 
-    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = utils.__name__, "_rebuild_tensor_v2"
+    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = (
+        utils.__name__,
+        "_rebuild_tensor_v2",
+    )
     utils._rebuild_tensor_v2 = _rebuild_tensor_v2
     modules = {"torch": torch, "torch._utils": utils}
     assert not modules.keys() & sys.modules.keys()
