@@ -36,6 +36,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list("experiments", [], "Names of experiments to run, in order.", flag_values=values)
     flags.DEFINE_list("seeds", ["0"], "Seeds of weights and data order.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "override",
+        [],
+        "Textproto merged over every experiment, to try things out. Give another --results_dir with it.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("list", False, "Only lists the experiments and their results.", flag_values=values)
 
 
@@ -65,32 +71,34 @@ def main(values: flags.FlagValues) -> int:
                 print(f"{target.name} is there already")
                 continue
             run_dir = pathlib.Path(values.runs_dir) / target.stem
-            contents = run(known[name], seed, values.data_dir, run_dir)
+            overrides = [*known[name].overrides(seed), *values.override]
+            contents = run(known[name], seed, overrides, values.data_dir, run_dir)
             write(target, contents)
             print(f"{target.name}: mIoU {contents['result']['miou']:.4f}", flush=True)
     return 0
 
 
-def run(experiment, seed, data_dir, run_dir) -> dict:
+def run(experiment, seed, overrides, data_dir, run_dir) -> dict:
     """Trains an experiment, from its last checkpoint if there is one, and scores it.
 
     Args:
       experiment: an Experiment.
       seed: of weights and data order.
+      overrides: of the config, the experiment's and the seed's among them.
       data_dir: folder of the data set.
       run_dir: model_dir of the run.
 
     Returns:
       What its JSON holds.
     """
-    config = load_config(experiment, seed, data_dir)
+    config = load_config(overrides, data_dir)
     # TensorFlow takes seconds to import: only once the config is known to be good.
     import peer_segmenter
 
     from sp_transformer import environment
     from sp_transformer.data import pipeline, sources
     from sp_transformer.evaluation import evaluator
-    from sp_transformer.model import builder
+    from sp_transformer.model import builder, inference
     from sp_transformer.training import loop
 
     source = sources.create_source(config.data, config.data.train_split)
@@ -104,38 +112,38 @@ def run(experiment, seed, data_dir, run_dir) -> dict:
         return pipeline.train_dataset(config, source, first_step, input_context)
 
     evaluations = Evaluations(run_dir / EVALUATIONS)
-
-    def score(model):
-        with tempfile.TemporaryDirectory() as folder:
-            return evaluator.evaluate(config, model, folder)
-
-    def after_save(step, model):
-        evaluations.add(step, score(model))
-
     training = loop.TrainingRun(config, run_dir, build_model, make_dataset)
+    # One for all evaluations of the run, which would each trace the model anew.
+    runner = inference.Inference(training.model, config.data)
+
+    def evaluate(step, model):
+        with tempfile.TemporaryDirectory() as folder:
+            evaluations.add(
+                step, evaluator.evaluate(config, model, folder, step=step, inference=runner)
+            )
+
     parameters = sum(math.prod(v.shape) for v in training.model.trainable_variables)
-    training.train(after_save)
-    result = evaluations.at(config.training.steps) or after_save(training.step, training.model)
+    training.train(evaluate)
     return {
         "experiment": experiment.name,
         "model": experiment.model,
-        "overrides": experiment.overrides(seed),
+        "overrides": overrides,
         "config": camvid_experiments.CONFIG,
         "seed": seed,
         "steps": config.training.steps,
         "parameters": parameters,
         **training_log(run_dir / LOG),
         "evaluations": evaluations.curve(),
-        "result": result,
+        "result": evaluations.at(config.training.steps),
         "environment": environment.describe(),
     }
 
 
-def load_config(experiment, seed, data_dir):
+def load_config(overrides, data_dir):
     """The validated ExperimentOptions of a run."""
     import sp_transformer as spt
 
-    overrides = [*experiment.overrides(seed), f"data {{ data_dir: {json.dumps(str(data_dir))} }}"]
+    overrides = [*overrides, f"data {{ data_dir: {json.dumps(str(data_dir))} }}"]
     return spt.load_config(ROOT / camvid_experiments.CONFIG, overrides=overrides)
 
 
