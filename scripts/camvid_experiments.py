@@ -77,6 +77,8 @@ _ABLATIONS = (
     # Remedies.
     _ablation("pixel_stride_8", "model { hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }"),
     _ablation("drop_path", "model { backbone { drop_path_rate: 0.1 } }"),
+    _ablation("zero_branches", "model { zero_initialized_branches: true }"),
+    _ablation("superpixel_loss", "training { superpixel_loss_weight: 0.4 }"),
 )
 
 EXPERIMENTS = (
