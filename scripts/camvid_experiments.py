@@ -56,7 +56,14 @@ def _ablation(name, change):
     return Experiment(f"ablation_{name}", "ablation", OURS, (_HALF_SIZE, *([change] if change else [])))
 
 
-_HEADLINE = tuple(Experiment(model, "headline", model) for model in (OURS, *PEERS))
+_HEADLINE = (
+    *(Experiment(model, "headline", model) for model in (OURS, *PEERS)),
+    # As many steps as fit into the time of ours; DeepLabV3+ takes 1.05 times as long a step, and has no run of its own.
+    # compare_models.py --mode training says so: docs/results/2026-11-28-camvid-step-times.json.
+    Experiment(
+        "segformer_b0_equal_time", "headline", "segformer_b0", ("training { steps: 3100 }",)
+    ),
+)
 
 _ABLATIONS = (
     _ablation("none", ""),
