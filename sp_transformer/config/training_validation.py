@@ -72,6 +72,8 @@ def _check_loss(faults, config):
             f"training.top_k_fraction {checks.number(fraction)} of a crop of {pixels} pixels is "
             f"less than one pixel; set it to at least {checks.number(1 / pixels)}"
         )
+    weight = config.training.superpixel_loss_weight
+    checks.not_negative(faults, "training.superpixel_loss_weight", weight, "no such loss")
 
 
 def _check_intervals(faults, training):

@@ -61,6 +61,9 @@ def build_model(config) -> SPTransformer:
         model.tokenizer.rematerialize = config.training.rematerialize_tokenizer
         # A symbolic call creates every variable without computing anything.
         model(keras.Input((height, width, 3), batch_size=1))
+        if options.zero_initialized_branches:
+            for kernel in _branch_kernels(model):
+                kernel.assign(keras.ops.zeros_like(kernel))
     return model
 
 
@@ -116,6 +119,21 @@ def _build_tokenizer(options, pixel_grid):
         ),
         name="tokenizer",
     )
+
+
+def _branch_kernels(model):
+    """Kernels of the last layer of each residual branch behind the hypercolumn."""
+    last = []
+    for layer in model.tokenizer.cross_attentions:
+        projections = [layer.superpixel_output, layer.pixel_output]
+        if layer.feed_forward_width:
+            projections += [layer.superpixel_feed_forward.network, layer.pixel_feed_forward.network]
+        last += [projection.output_layer for projection in projections]
+    for attention, feed_forward in zip(
+        model.classifier.self_attentions, model.classifier.feed_forwards, strict=True
+    ):
+        last += [attention.output_layer, feed_forward.network.output_layer]
+    return [layer.kernel for layer in last]
 
 
 def _enum_name(enum, value) -> str:

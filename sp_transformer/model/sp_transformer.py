@@ -144,6 +144,15 @@ class SPTransformer(keras.Model):
         logits = self._association_logits(features, grid)
         return cell_association.cell_projection(logits, self._classes(features), grid)
 
+    def association_by_cell(self, features):
+        """Pixels' weights for their 9 superpixels, [B, R*C, 9, v*u], and these superpixels' classes, [B, R*C, 9, K].
+
+        Both float32; their product over the 9 is `cell_semantic_logits`.
+        """
+        grid = self._grid(features)
+        weights = ops.softmax(self._association_logits(features, grid), axis=2)
+        return weights, cell_association.neighbor_classes(self._classes(features), grid)
+
     def labels_by_cell(self, labels):
         """[B, Y, X] -> [B, R*C, v*u], in the order of `cell_semantic_logits`; Y and X without padding."""
         stride = self.superpixel_stride

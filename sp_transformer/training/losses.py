@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy over the hardest pixels of each image (paper, section IV-A).
+"""The training losses: cross-entropy over the hardest pixels of each image (paper, section IV-A), and of superpixels.
 
 Shapes: B batch; Y,X image height and width; K classes.
 """
@@ -63,3 +63,36 @@ def top_k_cross_entropy(logits, labels, ignore_label, fraction, class_weights=()
         cross_entropy = tf.math.top_k(cross_entropy, k, sorted=False).values
     counted = tf.math.count_nonzero(cross_entropy, axis=1, dtype=tf.int32)
     return tf.math.divide_no_nan(tf.reduce_sum(cross_entropy, axis=1), tf.cast(counted, tf.float32))
+
+
+def superpixel_cross_entropy(weights, neighbor_logits, labels, ignore_label, class_weights=()):
+    """Mean over pixels of the cross-entropy of their label with the classes of their 9 superpixels, by association.
+
+    The same as each superpixel's cross-entropy with the labels of its pixels. No gradient passes into the
+    association: only classes are learned.
+
+    Letters: M cells, P pixels of a cell.
+
+    Args:
+      weights: float32 [B,M,9,P], with which each pixel belongs to its 9 superpixels (the softmax of Eq. 6).
+      neighbor_logits: [B,M,9,K], class logits of the 9 superpixels around each cell; taken as float32.
+      labels: [B,M,P] integer train ids, 0..K-1 or `ignore_label`.
+      ignore_label: train id of the pixels that do not count.
+      class_weights: K factors by train id; none: all 1. As in `top_k_cross_entropy`, the sum is divided by the number
+        of pixels, not by that of the weights.
+
+    Returns:
+      [B] float32, one loss for each image; 0 where no pixel counts.
+    """
+    classes = neighbor_logits.shape[-1]
+    # An ignored id has no one in its row, whatever it is.
+    labels = tf.where(labels == ignore_label, -1, tf.cast(labels, tf.int32))
+    truth = tf.one_hot(labels, classes)
+    if class_weights:
+        truth *= tf.constant(list(class_weights), tf.float32)
+    counted = tf.math.count_nonzero(tf.reduce_sum(truth, -1), axis=[1, 2], dtype=tf.int32)
+    # Labels that each superpixel has in the cell: [B,M,9,K], so that no tensor of pixels meets the logits.
+    share = tf.stop_gradient(tf.matmul(weights, truth))
+    log_likelihood = tf.nn.log_softmax(tf.cast(neighbor_logits, tf.float32))
+    total = -tf.reduce_sum(share * log_likelihood, axis=[1, 2, 3])
+    return tf.math.divide_no_nan(total, tf.cast(counted, tf.float32))

@@ -106,18 +106,32 @@ class TrainLoop:
         # What is computed again is computed while the gradient is taken.
         with self._compilation():
             with tf.GradientTape() as tape:
-                features = self._model.features(images, training=True)
-                per_image = losses.top_k_cross_entropy(
-                    self._model.cell_semantic_logits(features),
-                    self._model.labels_by_cell(labels),
-                    self._ignore_label,
-                    options.top_k_fraction,
-                    options.class_weights,
-                )
+                per_image = self._losses(images, labels)
                 loss = tf.reduce_sum(per_image) / float(options.batch_size)
             values = [variable.value for variable in self._model.trainable_variables]
             gradients = tape.gradient(loss, values)
         return loss, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+    def _losses(self, images, labels):
+        """[b] float32, the loss of each image."""
+        options = self._options
+        features = self._model.features(images, training=True)
+        labels = self._model.labels_by_cell(labels)
+        per_image = losses.top_k_cross_entropy(
+            self._model.cell_semantic_logits(features),
+            labels,
+            self._ignore_label,
+            options.top_k_fraction,
+            options.class_weights,
+        )
+        if options.superpixel_loss_weight:
+            per_image += options.superpixel_loss_weight * losses.superpixel_cross_entropy(
+                *self._model.association_by_cell(features),
+                labels,
+                self._ignore_label,
+                options.class_weights,
+            )
+        return per_image
 
     @tf.function
     def _run(self, iterator, count):

@@ -225,3 +225,29 @@ def test_input_normalization(form):
     np.testing.assert_allclose(
         normalization.normalize(pixel, form.lower())[0, 0, 0], [red, green, blue], rtol=1e-5
     )
+
+
+def test_association_by_cell_makes_the_logits_of_the_loss(model):
+    features = model.features(images(48, 64))
+    weights, classes = model.association_by_cell(features)
+    np.testing.assert_allclose(tf.reduce_sum(weights, axis=2), 1, rtol=1e-5)
+    mixed = tf.matmul(weights, classes, transpose_a=True)
+    np.testing.assert_allclose(mixed, model.cell_semantic_logits(features), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokenizer", ["", "projection: LINEAR feed_forward_width: 8"])
+def test_zero_initialized_branches_leave_tokens_as_they_are(tokenizer):
+    options = f"model {{ zero_initialized_branches: true tokenizer {{ {tokenizer} }} }}"
+    model = builder.build_model(small_config(options))
+    x = images(48, 64)
+    superpixels = model.superpixel_tokens(x)
+    queries = np.broadcast_to(model.tokenizer.query_table, superpixels.shape)
+    np.testing.assert_allclose(superpixels, queries, atol=1e-6)
+    np.testing.assert_allclose(
+        model(x)["superpixel_logits"],
+        model.classifier.logits(model.classifier.norm(superpixels)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    default = builder.build_model(small_config())
+    assert np.abs(default.superpixel_tokens(x) - default.tokenizer.query_table).max() > 1e-2

@@ -136,3 +136,69 @@ def test_refuses_an_unknown_image_size():
 
     with pytest.raises(ValueError, match="static image size"):
         call.get_concrete_function()
+
+
+def superpixel_example(seed=0):
+    """Weights [B,M,9,P], logits [B,M,9,K] and labels [B,M,P] of 2 images, 3 cells, 8 pixels a cell, 5 classes."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random((2, 3, 9, 8)).astype(np.float32)
+    weights /= weights.sum(axis=2, keepdims=True)
+    logits = rng.normal(0, 3, (2, 3, 9, 5)).astype(np.float32)
+    labels = rng.integers(0, 5, (2, 3, 8)).astype(np.int32)
+    labels[0, 1, :5] = 255
+    return weights, logits, labels
+
+
+def slow_superpixel_loss(weights, logits, labels, class_weights):
+    result = []
+    for image in range(len(labels)):
+        total, counted = 0.0, 0
+        for cell, pixel in np.ndindex(labels.shape[1:]):
+            label = labels[image, cell, pixel]
+            if label == 255 or class_weights[label] == 0:
+                continue
+            counted += 1
+            for neighbor in range(9):
+                z = np.float64(logits[image, cell, neighbor])
+                cross_entropy = np.log(np.exp(z).sum()) - z[label]
+                weight = weights[image, cell, neighbor, pixel]
+                total += class_weights[label] * weight * cross_entropy
+        result.append(total / counted if counted else 0.0)
+    return result
+
+
+@pytest.mark.parametrize("class_weights", [[], [0.0, 0.5, 1.0, 2.0, 5.0]])
+def test_superpixel_loss_equals_the_definition(class_weights):
+    weights, logits, labels = superpixel_example()
+    actual = losses.superpixel_cross_entropy(weights, logits, labels, 255, class_weights)
+    expected = slow_superpixel_loss(weights, logits, labels, class_weights or [1.0] * 5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_superpixel_loss_teaches_classes_and_not_the_association():
+    weights, logits, labels = superpixel_example()
+    weights, logits = tf.constant(weights), tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch([weights, logits])
+        loss = losses.superpixel_cross_entropy(weights, logits, labels, 255)
+    of_weights, of_logits = tape.gradient(loss, [weights, logits])
+    assert of_weights is None
+    # Softmax cross-entropy: what is predicted less what is there, by association.
+    truth = np.einsum("bmnp,bmpk->bmnk", weights, np.eye(256)[labels][..., :5])
+    predicted = truth.sum(-1, keepdims=True) * np.float64(tf.nn.softmax(logits))
+    counted = (labels != 255).sum(axis=(1, 2))
+    np.testing.assert_allclose(of_logits, (predicted - truth) / counted[:, None, None, None], atol=1e-6)
+
+
+@pytest.mark.parametrize("ignore_label", [255, -1, 4])
+def test_superpixel_loss_leaves_ignored_pixels_out(ignore_label):
+    weights, logits, labels = superpixel_example()
+    labels[labels == 255] = 0
+    labels[labels == 4] = ignore_label
+    labels[1] = ignore_label
+    loss = losses.superpixel_cross_entropy(weights, logits, labels, ignore_label)
+    labels[labels == ignore_label] = 255
+    np.testing.assert_allclose(
+        loss, slow_superpixel_loss(weights, logits, labels, [1.0] * 5), rtol=1e-5
+    )
+    assert loss[1] == 0

@@ -90,3 +90,34 @@ def test_refuses_an_optimizer_that_sums_gradients_once_more(config):
     sgd = keras.optimizers.SGD(0.1)
     with pytest.raises(ValueError, match=r"SGD would sum the gradients.*SummedGradients"):
         train_step.TrainLoop(None, sgd, config.training, 255, tf.distribute.get_strategy())
+
+
+def test_the_superpixel_loss_is_added_to_that_of_pixels(tiny):
+    """Of a model whose superpixels are known: one cell, which is each pixel's nine neighbours."""
+
+    class Model(type(tiny.build_model())):
+        def association_by_cell(self, features):
+            logits = self.semantic_logits(features)
+            batch, pixels = tf.shape(logits)[0], logits.shape[1] * logits.shape[2]
+            return tf.fill([batch, 1, 9, pixels], 1 / 9), tf.zeros([batch, 1, 9, logits.shape[-1]])
+
+        def labels_by_cell(self, labels):
+            return tf.reshape(labels, [tf.shape(labels)[0], 1, -1])
+
+        def cell_semantic_logits(self, features):
+            logits = self.semantic_logits(features)
+            return tf.reshape(logits, [tf.shape(logits)[0], 1, -1, logits.shape[-1]])
+
+    options = tiny.config.training
+    batch = next(iter(tiny.dataset(4)))
+    model = Model(dropout=0.0)
+    model(tf.zeros([1, *batch["image"].shape[1:]]))
+    optimizer = tiny.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    loop = train_step.TrainLoop(model, optimizer, options, 255, tf.distribute.get_strategy())
+    of_pixels = loop._losses(batch["image"], batch["label"])
+    options.superpixel_loss_weight = 0.4
+    # Equal logits: the logarithm of the number of classes.
+    np.testing.assert_allclose(
+        loop._losses(batch["image"], batch["label"]), of_pixels + 0.4 * np.log(19), rtol=1e-5
+    )

@@ -1,0 +1,95 @@
+"""The runs of docs/camvid.md: each a model, and what is changed about configs/camvid/recipe.textproto.
+
+All share its data, augmentation, loss, optimiser and evaluation.
+"""
+
+import dataclasses
+
+CONFIG = "configs/camvid/recipe.textproto"
+OURS = "ours"
+PEERS = ("deeplab_v3_plus", "segformer_b0")
+
+# Pictures in TensorBoard show superpixels, which peers do not have.
+_ALL = "training { picture_interval_steps: 0 }"
+# What tuning sees: parts of the training split. The validation split is for results alone.
+_TUNING = 'data { train_split: "fit" eval_split: "dev" } training { steps: 800 save_interval_steps: 400 }'
+# Half the sides, in a sixth of the time.
+_HALF_SIZE = (
+    "data { resize_height: 192 resize_width: 256 crop_height: 192 crop_width: 256 } "
+    "training { steps: 1600 warmup_steps: 100 save_interval_steps: 800 }"
+)
+_RATES = ("5e-4", "1e-3", "2e-3")
+_EQUAL_WEIGHTS = "training { " + "class_weights: 1 " * 11 + "}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run, once for each seed.
+
+    Attributes:
+      name: of its files, with the seed.
+      group: which table it stands in.
+      model: OURS or one of PEERS.
+      changes: textproto overrides of CONFIG, in order.
+    """
+
+    name: str
+    group: str
+    model: str = OURS
+    changes: tuple[str, ...] = ()
+
+    def overrides(self, seed: int) -> list[str]:
+        """All overrides, the seed of weights and data order among them."""
+        return [_ALL, *self.changes, f"training {{ seed: {seed} }} data {{ seed: {seed} }}"]
+
+
+def _tuning(model):
+    """The same budget for each model: three learning rates, and equal class weights."""
+    half = (_HALF_SIZE, _TUNING)
+    for rate in _RATES:
+        change = f"training {{ learning_rate: {rate} }}"
+        yield Experiment(f"tuning_{model}_rate_{rate}", "tuning", model, (*half, change))
+    yield Experiment(f"tuning_{model}_equal_weights", "tuning", model, (*half, _EQUAL_WEIGHTS))
+
+
+def _ablation(name, change):
+    return Experiment(f"ablation_{name}", "ablation", OURS, (_HALF_SIZE, *([change] if change else [])))
+
+
+_HEADLINE = (
+    *(Experiment(model, "headline", model) for model in (OURS, *PEERS)),
+    # As many steps as fit into the time of ours; DeepLabV3+ takes 1.05 times as long a step, and has no run of its own.
+    # compare_models.py --mode training says so: docs/results/2026-11-28-camvid-step-times.json.
+    Experiment(
+        "segformer_b0_equal_time", "headline", "segformer_b0", ("training { steps: 3100 }",)
+    ),
+)
+
+_ABLATIONS = (
+    _ablation("none", ""),
+    # The paper's Table III.
+    _ablation("1_cross_attention", "model { tokenizer { layers: 1 } }"),
+    _ablation("3_cross_attention", "model { tokenizer { layers: 3 } }"),
+    _ablation("half_grid", "model { tokenizer { superpixel_stride: 32 } }"),
+    _ablation("double_grid", "model { tokenizer { superpixel_stride: 8 } }"),
+    # What MODEL.md chose where the paper is silent.
+    _ablation("relative", "model { association { alignment: RELATIVE } }"),
+    _ablation("scale_1", "model { association { scale: 1 } }"),
+    _ablation("1_self_attention", "model { classifier { layers: 1 } }"),
+    _ablation("2_self_attention", "model { classifier { layers: 2 } }"),
+    _ablation("cell_mean", "model { tokenizer { queries: CELL_MEAN } }"),
+    _ablation("no_position_embedding", "model { tokenizer { position_embedding: false } }"),
+    _ablation("linear", "model { tokenizer { projection: LINEAR } }"),
+    _ablation("linear_ffn", "model { tokenizer { projection: LINEAR feed_forward_width: 256 } }"),
+    # Remedies.
+    _ablation("pixel_stride_8", "model { hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }"),
+    _ablation("drop_path", "model { backbone { drop_path_rate: 0.1 } }"),
+    _ablation("zero_branches", "model { zero_initialized_branches: true }"),
+    _ablation("superpixel_loss", "training { superpixel_loss_weight: 0.4 }"),
+)
+
+EXPERIMENTS = (
+    *_HEADLINE,
+    *(experiment for model in (OURS, *PEERS) for experiment in _tuning(model)),
+    *_ABLATIONS,
+)
