@@ -12,7 +12,9 @@ PEERS = ("deeplab_v3_plus", "segformer_b0")
 # Pictures in TensorBoard show superpixels, which peers do not have.
 _ALL = "training { picture_interval_steps: 0 }"
 # What tuning sees: parts of the training split. The validation split is for results alone.
-_TUNING = 'data { train_split: "fit" eval_split: "dev" } training { steps: 800 save_interval_steps: 400 }'
+_TUNING = (
+    'data { train_split: "fit" eval_split: "dev" } training { steps: 800 save_interval_steps: 400 }'
+)
 # Half the sides, in a sixth of the time.
 _HALF_SIZE = (
     "data { resize_height: 192 resize_width: 256 crop_height: 192 crop_width: 256 } "
@@ -53,7 +55,9 @@ def _tuning(model):
 
 
 def _ablation(name, change):
-    return Experiment(f"ablation_{name}", "ablation", OURS, (_HALF_SIZE, *([change] if change else [])))
+    return Experiment(
+        f"ablation_{name}", "ablation", OURS, (_HALF_SIZE, *([change] if change else []))
+    )
 
 
 _HEADLINE = (

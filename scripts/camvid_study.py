@@ -27,14 +27,18 @@ EVALUATIONS = "evaluations.json"
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this script's flags in `values`."""
     flags.DEFINE_string("data_dir", None, "Folder of CamVid. Required to run.", flag_values=values)
-    flags.DEFINE_string("runs_dir", None, "Folder for checkpoints. Required to run.", flag_values=values)
+    flags.DEFINE_string(
+        "runs_dir", None, "Folder for checkpoints. Required to run.", flag_values=values
+    )
     flags.DEFINE_string(
         "results_dir",
         str(ROOT / "docs" / "results" / "camvid"),
         "Folder of the JSON results, NAME-seedN.json.",
         flag_values=values,
     )
-    flags.DEFINE_list("experiments", [], "Names of experiments to run, in order.", flag_values=values)
+    flags.DEFINE_list(
+        "experiments", [], "Names of experiments to run, in order.", flag_values=values
+    )
     flags.DEFINE_list("seeds", ["0"], "Seeds of weights and data order.", flag_values=values)
     flags.DEFINE_multi_string(
         "override",
@@ -42,7 +46,9 @@ def define_flags(values: flags.FlagValues) -> None:
         "Textproto merged over every experiment, to try things out. Give another --results_dir with it.",
         flag_values=values,
     )
-    flags.DEFINE_bool("list", False, "Only lists the experiments and their results.", flag_values=values)
+    flags.DEFINE_bool(
+        "list", False, "Only lists the experiments and their results.", flag_values=values
+    )
 
 
 def main(values: flags.FlagValues) -> int:
@@ -63,7 +69,9 @@ def main(values: flags.FlagValues) -> int:
     try:
         seeds = [int(seed) for seed in values.seeds]
     except ValueError as error:
-        raise command_line.UsageError(f"--seeds {','.join(values.seeds)} are no integers") from error
+        raise command_line.UsageError(
+            f"--seeds {','.join(values.seeds)} are no integers"
+        ) from error
     for seed in seeds:
         for name in values.experiments:
             target = results_dir / f"{name}-seed{seed}.json"
@@ -168,7 +176,9 @@ class Evaluations:
 
     def curve(self):
         """[{"step", "miou"}] in the order of the steps."""
-        return [{"step": step, "miou": self._by_step[step]["miou"]} for step in sorted(self._by_step)]
+        return [
+            {"step": step, "miou": self._by_step[step]["miou"]} for step in sorted(self._by_step)
+        ]
 
 
 def training_log(path) -> dict:
@@ -184,7 +194,9 @@ def training_log(path) -> dict:
     return {
         "curve": [[line["step"], round(line["loss"], 4)] for line in lines],
         "median_step_seconds": statistics.median(seconds),
-        "train_seconds": sum(s * (b - a) for s, a, b in zip(seconds, steps, steps[1:], strict=False)),
+        "train_seconds": sum(
+            s * (b - a) for s, a, b in zip(seconds, steps, steps[1:], strict=False)
+        ),
     }
 
 

@@ -84,7 +84,9 @@ def class_table(results, group):
     classes = list(next(iter(runs_of.values()))[0]["result"]["per_class_iou"])
     rows = []
     for name in classes:
-        values = [[run["result"]["per_class_iou"][name] for run in runs] for runs in runs_of.values()]
+        values = [
+            [run["result"]["per_class_iou"][name] for run in runs] for runs in runs_of.values()
+        ]
         rows.append([name, *(spread(of_runs) for of_runs in values)])
     return [["class", *runs_of], *rows]
 

@@ -241,7 +241,10 @@ BROKEN = {
         "evaluation.averaged_weights (--averaged_weights) is true and training.ema_decay 0"
     ],
     training("gradient_clip_norm: -1"): ["gradient_clip_norm -1 is below 0", "no clipping"],
-    training("superpixel_loss_weight: -1"): ["superpixel_loss_weight -1 is below 0", "no such loss"],
+    training("superpixel_loss_weight: -1"): [
+        "superpixel_loss_weight -1 is below 0",
+        "no such loss",
+    ],
     training("top_k_fraction: 20"): ["training.top_k_fraction 20 lies outside (0, 1]; set it"],
     training("top_k_fraction: 1e-5"): ["top_k_fraction 1e-05 of a crop of 6144 pixels", "at least"],
     training("steps_per_loop: 30"): [

@@ -44,7 +44,9 @@ def data_dir(tmp_path_factory):
     """Six training and two validation frames in CamVid's folders."""
     root = tmp_path_factory.mktemp("camvid")
     rng = np.random.default_rng(0)
-    names = {"train": ["0001TP_1", "0006R0_f00", "0006R0_f03", "0016E5_00", "0016E5_07", "0016E5_08"]}
+    names = {
+        "train": ["0001TP_1", "0006R0_f00", "0006R0_f03", "0016E5_00", "0016E5_07", "0016E5_08"]
+    }
     names["val"] = ["0016E5_9", "0016E5_91"]
     for split, frames in names.items():
         for frame in frames:
@@ -70,7 +72,14 @@ def study(*arguments):
 
 def run_flags(data_dir, folder):
     return (
-        *("--data_dir", data_dir, "--runs_dir", folder / "runs", "--results_dir", folder / "results"),
+        *(
+            "--data_dir",
+            data_dir,
+            "--runs_dir",
+            folder / "runs",
+            "--results_dir",
+            folder / "results",
+        ),
         *("--experiments", "ours", "--seeds", "3", "--override", TINY),
     )
 

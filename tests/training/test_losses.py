@@ -187,7 +187,9 @@ def test_superpixel_loss_teaches_classes_and_not_the_association():
     truth = np.einsum("bmnp,bmpk->bmnk", weights, np.eye(256)[labels][..., :5])
     predicted = truth.sum(-1, keepdims=True) * np.float64(tf.nn.softmax(logits))
     counted = (labels != 255).sum(axis=(1, 2))
-    np.testing.assert_allclose(of_logits, (predicted - truth) / counted[:, None, None, None], atol=1e-6)
+    np.testing.assert_allclose(
+        of_logits, (predicted - truth) / counted[:, None, None, None], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("ignore_label", [255, -1, 4])
