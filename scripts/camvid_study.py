@@ -3,7 +3,8 @@
     python scripts/camvid_study.py --data_dir DATA --runs_dir RUNS --experiments ours,deeplab_v3_plus --seeds 0,1,2
 
 Each run leaves one small JSON in --results_dir as soon as it ends, and is skipped where that exists: the runs add up
-over days of work. A run that was interrupted goes on from its last checkpoint in --runs_dir. --list tells what there is.
+over days of work. A run that was interrupted goes on from its last checkpoint in --runs_dir. --list tells what there
+is.
 """
 
 import json

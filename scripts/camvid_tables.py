@@ -8,7 +8,6 @@ Experiments without a result are left out, and how many seeds each number is of 
 import json
 import pathlib
 import statistics
-import sys
 
 import camvid_experiments
 from absl import flags

@@ -71,17 +71,9 @@ def study(*arguments):
 
 
 def run_flags(data_dir, folder):
-    return (
-        *(
-            "--data_dir",
-            data_dir,
-            "--runs_dir",
-            folder / "runs",
-            "--results_dir",
-            folder / "results",
-        ),
-        *("--experiments", "ours", "--seeds", "3", "--override", TINY),
-    )
+    folders = ("--data_dir", data_dir, "--runs_dir", folder / "runs")
+    results = ("--results_dir", folder / "results")
+    return (*folders, *results, "--experiments", "ours", "--seeds", "3", "--override", TINY)
 
 
 @pytest.fixture(scope="module")
