@@ -109,6 +109,7 @@ def _serve(pipe, name, config_file, overrides):
     import tensorflow as tf
 
     import sp_transformer as spt
+    from sp_transformer.model import replica_sums
     from sp_transformer.training import devices, distribution, optimizer, train_step
 
     config = spt.load_config(config_file, overrides=overrides)
@@ -128,9 +129,8 @@ def _serve(pipe, name, config_file, overrides):
 
         adamw.apply = apply_twice
     if name == "two_apart":
-        # Each replica goes on with its own gradients.
-        context = tf.distribute.ReplicaContext
-        context.all_reduce = lambda self, op, value, options=None: value
+        # Each replica goes on with its own gradients and statistics.
+        replica_sums.over_replicas = list
     share = 2 // strategy.num_replicas_in_sync
     shape = (share, config.data.crop_height, config.data.crop_width)
     generator = np.random.default_rng(0)

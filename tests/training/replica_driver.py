@@ -4,6 +4,7 @@ A process takes one strategy (a second one on virtual devices fails in TensorFlo
 of its own, which runs several cases.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -160,7 +161,7 @@ def _scores(config, model, strategy):
 
 
 def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=lambda _: {}):
-    """STEPS steps; gives losses, norms, weights/NAME, averages/NAME, the largest spread over replicas, and scores."""
+    """STEPS steps: losses, norms, weights/NAME, averages/NAME, largest spread of replicas, operations walked, scores."""
     import keras
     import numpy as np
 
@@ -177,7 +178,8 @@ def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=la
             average = averages.WeightAverages(model, options.ema_decay, strategy)
         loop = train_step.TrainLoop(model, optimizer, options, 255, strategy, average)
     dataset = strategy.distribute_datasets_from_function(make_dataset)
-    losses, norms = loop(iter(dataset), STEPS)
+    with _walked_operations() as walked:
+        losses, norms = loop(iter(dataset), STEPS)
     found = {f"weights/{key}": v.value for key, v in weights.named_variables(model).items()}
     if average is not None:
         found |= {f"averages/{key}": v for key, v in average.by_name.items()}
@@ -187,4 +189,24 @@ def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=la
         parts = [np.asarray(part, np.float64) for part in parts]
         spreads.append(max(np.abs(part - parts[0]).max(initial=0.0) for part in parts))
     values = {key: variable.numpy() for key, variable in found.items()}
-    return {"losses": losses, "norms": norms, "spread": max(spreads), **values, **score(model)}
+    results = {"losses": losses, "norms": norms, "spread": max(spreads), "walked": sum(walked)}
+    return {**results, **values, **score(model)}
+
+
+@contextlib.contextmanager
+def _walked_operations():
+    """A list that fills with the number of operations of each search of TensorFlow's through a graph."""
+    from tensorflow.python.ops import op_selector
+
+    walk, walked = op_selector.get_backward_walk_ops, []
+
+    def counted(*args, **kwargs):
+        operations = walk(*args, **kwargs)
+        walked.append(len(operations))
+        return operations
+
+    op_selector.get_backward_walk_ops = counted
+    try:
+        yield walked
+    finally:
+        op_selector.get_backward_walk_ops = walk
