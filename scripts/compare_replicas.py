@@ -47,9 +47,9 @@ def main(values: flags.FlagValues) -> int:
     command_line.load_config(values)
     pairs = []
     for pair in PAIRS:
-        seconds = _time_pair(pair, values)
+        first, seconds = _time_pair(pair, values)
         medians = {name: statistics.median(times) for name, times in seconds.items()}
-        pairs.append({"seconds": seconds, "median": medians})
+        pairs.append({"seconds": seconds, "median": medians, "first_step_seconds": first})
         print(", ".join(f"{name} {median:.3f} s" for name, median in medians.items()), flush=True)
     from sp_transformer import environment
 
@@ -66,6 +66,7 @@ def main(values: flags.FlagValues) -> int:
         "rounds": values.rounds,
         "pairs": pairs,
         "two_over_one": pairs[0]["median"]["two"] / one,
+        "first_step_seconds": pairs[0]["first_step_seconds"],
         "share_of_one": {
             "optimizer update twice": update / one,
             "reduction": reduction / one,
@@ -73,23 +74,27 @@ def main(values: flags.FlagValues) -> int:
         },
         "environment": environment.describe(),
     }
-    print(json.dumps({k: report[k] for k in ("two_over_one", "share_of_one")}, indent=1))
+    print(
+        json.dumps(
+            {k: report[k] for k in ("two_over_one", "share_of_one", "first_step_seconds")}, indent=1
+        )
+    )
     if values.json:
         pathlib.Path(values.json).write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
 def _time_pair(pair, values):
-    """{variant: seconds of each timed step} of two variants that take turns."""
+    """{variant: seconds of the first step, traced and all} and {variant: seconds of each timed step}; in turns."""
     context = multiprocessing.get_context("spawn")
-    pipes = {}
+    pipes, first = {}, {}
     for name in pair:
         ours, theirs = context.Pipe()
         arguments = (theirs, name, values.config_file, list(values.override))
         context.Process(target=_serve, args=arguments, daemon=True).start()
         pipes[name] = ours
         # Built one after the other, or they would fight for the cores.
-        ours.recv()
+        first[name] = ours.recv()
     seconds = {name: [] for name in pair}
     for number in range(values.warmup + values.rounds):
         for name in pair if number % 2 else pair[::-1]:
@@ -99,7 +104,7 @@ def _time_pair(pair, values):
                 seconds[name].append(taken)
     for pipe in pipes.values():
         pipe.send(False)
-    return seconds
+    return first, seconds
 
 
 def _serve(pipe, name, config_file, overrides):
@@ -142,8 +147,9 @@ def _serve(pipe, name, config_file, overrides):
         lambda _: tf.data.Dataset.from_tensors(batch).repeat()
     )
     iterator = iter(dataset)
+    start = time.perf_counter()
     loop(iterator, 1)
-    pipe.send("built")
+    pipe.send(time.perf_counter() - start)
     while pipe.recv():
         start = time.perf_counter()
         loop(iterator, 1)

@@ -161,7 +161,7 @@ def _scores(config, model, strategy):
 
 
 def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=lambda _: {}):
-    """STEPS steps: losses, norms, weights/NAME, averages/NAME, largest spread of replicas, operations walked, scores."""
+    """STEPS steps: losses, norms, weights/NAME, averages/NAME, largest spread over replicas, ops walked, scores."""
     import keras
     import numpy as np
 
