@@ -85,16 +85,18 @@ def main(values: flags.FlagValues) -> int:
 
 
 def _time_pair(pair, values):
-    """{variant: seconds of the first step, traced and all} and {variant: seconds of each timed step}; in turns."""
+    """{variant: seconds of its first step} and {variant: seconds of each timed step} of two that take turns.
+
+    The first steps, tracing included, are taken side by side: one core is enough for each.
+    """
     context = multiprocessing.get_context("spawn")
-    pipes, first = {}, {}
+    pipes = {}
     for name in pair:
         ours, theirs = context.Pipe()
         arguments = (theirs, name, values.config_file, list(values.override))
         context.Process(target=_serve, args=arguments, daemon=True).start()
         pipes[name] = ours
-        # Built one after the other, or they would fight for the cores.
-        first[name] = ours.recv()
+    first = {name: pipes[name].recv() for name in pair}
     seconds = {name: [] for name in pair}
     for number in range(values.warmup + values.rounds):
         for name in pair if number % 2 else pair[::-1]:

@@ -28,7 +28,7 @@ SP_TRANSFORMER = """
 """
 
 
-def measure(target, cases, replicas=1, task=None, ports=()):
+def measure(target, cases, replicas=1, task=None, ports=(), arguments=None):
     """Runs cases and saves what they lead to as an .npz of "CASE/what".
 
     Args:
@@ -37,6 +37,7 @@ def measure(target, cases, replicas=1, task=None, ports=()):
       replicas: virtual devices of this process.
       task: number of this worker, where there are several.
       ports: of all workers, on loopback.
+      arguments: dict of further ones of the cases.
     """
     if task is not None:
         workers = [f"127.0.0.1:{port}" for port in ports]
@@ -54,7 +55,7 @@ def measure(target, cases, replicas=1, task=None, ports=()):
     strategy = distribution.create_strategy(wanted)
     results = {}
     for case in cases:
-        for key, value in globals()[case](strategy).items():
+        for key, value in globals()[case](strategy, **(arguments or {})).items():
             results[f"{case}/{key}"] = value
     np.savez(target, **results)
 
@@ -104,6 +105,28 @@ def rematerialized(strategy):
     return sp_transformer(
         strategy, "training { rematerialize_backbone: true rematerialize_tokenizer: true }"
     )
+
+
+def initialized(strategy, source, model_dir):
+    """The variables of a new run that starts from the checkpoint in `source`, one row a replica; untrained."""
+    import conftest
+    import keras
+    import numpy as np
+
+    from sp_transformer.model import weights
+
+    config = _tiny_config()
+    config.training.ema_decay = 0.9
+    options = config.training.initialization
+    options.kind, options.part, options.path = options.CHECKPOINT, options.WHOLE_MODEL, source
+    # What is not loaded differs.
+    keras.utils.set_random_seed(strategy.num_replicas_in_sync)
+    run = conftest.make_run_of(config)(model_dir, strategy=strategy)
+    run.close()
+    found = {f"weights/{key}": v.value for key, v in weights.named_variables(run.model).items()}
+    found |= {f"averages/{key}": v for key, v in run._averages.by_name.items()}
+    local = strategy.experimental_local_results
+    return {key: np.stack([part.numpy() for part in local(v)]) for key, v in found.items()}
 
 
 def masks(strategy):
