@@ -15,7 +15,7 @@ scripts/launch_tpu.sh --name NAME --zone ZONE --accelerator_type TYPE --model_di
   --project PROJECT         default: gcloud's
   --runtime_version V       image of the machines; default: tpu-ubuntu2204-base
   --spot                    a machine that costs less and may be taken away at any time
-  --slice                   a TPU of several hosts: training is started on the first one, with --master NAME
+  --slice                   a TPU of several hosts: the same command on all, which trains on the first through a server on each
   --poll_seconds N          between two looks; default: 60
   --max_restarts N          restarts in a row without a preemption, before it is given up; default: 10
   --delete_at_end           deletes the TPU when training is through, or has failed for good
@@ -207,37 +207,46 @@ tar -xzf $archive -C sp-transformer; bash sp-transformer/scripts/install_tpu.sh"
 
 # Whether training goes on there, started by an earlier call of this script.
 runs_already() {
-  ! $dry_run && on "$trainer" "cd sp-transformer && [ ! -e exit_code ] && kill -0 \$(cat pid)" >/dev/null 2>&1
+  ! $dry_run && on all "cd sp-transformer && [ ! -e exit_code ] && kill -0 \$(cat pid)" >/dev/null 2>&1
 }
 
-# Starts training on the machine, apart from this connection.
+# Ends what an earlier start has left on the workers of a slice, so that no worker meets an old server of another.
+stop() {
+  on all "cd sp-transformer && if [ -e pid ]; then group=-\$(cat pid); kill -- \$group; for _ in {1..60}; do \
+kill -0 -- \$group || break; sleep 1; done; kill -9 -- \$group; fi 2>/dev/null; true"
+}
+
+# Starts training on the machine, apart from this connection; on a slice, the same command on all workers.
 start() {
-  local command master=local before=""
+  local command=(.venv-tpu/bin/python -m sp_transformer.train "${train_arguments[@]}" --model_dir "$model_dir") line
   if $slice; then
-    master="$name"
-    # The servers of the slice hold the chips, not the process that drives them.
-    before="TPU_LOAD_LIBRARY=0 "
+    stop || return
+    command=(bash scripts/tpu_slice_worker.sh "${command[@]}")
+  else
+    command+=(--master local)
   fi
-  command="$(quoted .venv-tpu/bin/python -m sp_transformer.train "${train_arguments[@]}" --model_dir "$model_dir" --master "$master")"
-  command="$before$command >> train.log 2>&1; echo \$? > exit_code"
+  line="$(quoted "${command[@]}") >> train.log 2>&1; echo \$? > exit_code"
   say "starting training"
-  on "$trainer" "cd sp-transformer && rm -f exit_code && { nohup setsid bash -c ${command@Q} >/dev/null 2>&1 & echo \$! > pid; }"
+  on all "cd sp-transformer && rm -f exit_code && { nohup setsid bash -c ${line@Q} >/dev/null 2>&1 & echo \$! > pid; }"
 }
 
 # What training says now: a line `exit CODE` where it has ended, else the end of its log.
 look() {
-  on "$trainer" "cd sp-transformer && if [ -e exit_code ]; then echo exit \$(cat exit_code); \
+  on all "cd sp-transformer && if [ -e exit_code ]; then echo exit \$(cat exit_code); \
 elif kill -0 \$(cat pid); then tail -c 300 train.log | tr '\\r' '\\n' | tail -n 1; else echo exit $killed; fi"
 }
 
 # Waits until training has ended, or the TPU is gone; sets `code`, empty for the latter.
 wait_for_end() {
-  local seen now
+  local seen now codes
   code=""
   while :; do
     if seen="$(look)"; then
       failures=0
-      code="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' <<<"$seen" | head -n 1)"
+      # Of a slice's workers only the first one trains; what the others can say is that they have lost their server.
+      codes="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' <<<"$seen")"
+      code="$(grep -vx "$lost_peer" <<<"$codes" | head -n 1 || true)"
+      code="${code:-${codes%%$'\n'*}}"
       if [ -n "$code" ]; then return; fi
       [ -z "$seen" ] || echo "$seen"
       sleep "$poll_seconds"
@@ -252,10 +261,11 @@ wait_for_end() {
 
 finish() {
   say "training ended with code $1$([ "$1" = 0 ] || echo "; docs/training.md explains it")"
-  if [ "$1" != 0 ]; then on "$trainer" "tail -n 20 sp-transformer/train.log" || true; fi
+  if [ "$1" != 0 ]; then on all "tail -n 20 sp-transformer/train.log" || true; fi
   if $delete_at_end; then
     tpu delete "$name"
   else
+    if $slice; then stop || true; fi
     say "$name still costs money; delete it: gcloud compute tpus tpu-vm delete $name --zone $zone"
   fi
   exit "$1"
@@ -264,9 +274,6 @@ finish() {
 parse "$@"
 check
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-trainer=all
-# One process of TensorFlow drives all hosts of a slice.
-if $slice; then trainer=0; fi
 
 restarts=0
 while :; do

@@ -100,15 +100,20 @@ def test_mistakes_of_a_distributed_run_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_rehearses_two_devices_and_evaluates_the_average(config_file, tmp_path):
+def test_rehearses_two_devices_and_evaluates_the_average(config_file, tiny_run, tmp_path):
     model_dir, scores = tmp_path / "run", tmp_path / "scores"
+    started_from = f'initialization {{ kind: CHECKPOINT path: "{tiny_run.model_dir}" }}'
     result = run_train(
         *("--config_file", config_file, "--model_dir", model_dir, "--num_virtual_devices", 2),
-        *("--override", "training { batch_size_per_replica: 1 ema_decay: 0.9 }"),
+        *(
+            "--override",
+            f"training {{ batch_size_per_replica: 1 ema_decay: 0.9 {started_from} }}",
+        ),
         *("--mode", "train_and_eval", "--averaged_weights"),
     )
     assert result.returncode == 0, result.stderr
     assert "2 images a step on 2 replicas, 1 on each; learning rate 0.001" in result.stdout
+    assert result.stdout.count("initialized from the backbone in") == 1
     assert json.loads((model_dir / "eval" / "metrics.json").read_text())["averaged_weights"]
     evaluated = subprocess.run(
         [

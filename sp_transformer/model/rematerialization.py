@@ -14,6 +14,8 @@ import tensorflow as tf
 # Not among tf.raw_ops, and XLA has no other way to keep two equal computations apart.
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
+from sp_transformer.model import custom_gradient
+
 _BY_XLA = contextvars.ContextVar("compiled_by_xla", default=False)
 
 
@@ -54,7 +56,7 @@ def call(layer, *inputs, **kwargs):
             outputs = layer(*[next(rest) if there else None for there in given], **kwargs)
         return outputs, [scope.get_current_value(v) for v in state]
 
-    @tf.custom_gradient
+    @custom_gradient.custom_gradient
     def run(*arguments):
         outputs, after = forward(arguments[: len(tensors)], arguments[len(tensors) :])
         changes.update({i: value for i, value in enumerate(after) if value is not before[i]})

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from sp_transformer.model import rematerialization
+from sp_transformer.model import rematerialization, replica_sums
 from sp_transformer.training import distribution, losses
 from sp_transformer.training import optimizer as optimizers
 
@@ -68,9 +68,7 @@ class TrainLoop:
         ]
         options = self._options
         gradients = [gradient for gradient, _ in pairs]
-        if self._strategy.num_replicas_in_sync > 1:
-            context = tf.distribute.get_replica_context()
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = replica_sums.over_replicas(gradients)
         norm = tf.linalg.global_norm(gradients)
         if options.gradient_clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm, norm)

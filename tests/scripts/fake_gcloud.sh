@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A cloud in the folder $FAKE: `state` of the one TPU, its disk `home`, and `plan`, what each training on it comes to.
+# A cloud in the folder $FAKE: `state` of the one TPU, its `hosts`, a disk for each, `home` and `home1` and so on, and `plan`,
+# what each training on it comes to.
 echo "$*" >>"$FAKE/log"
 verb="$4"
 
@@ -14,6 +15,10 @@ argument() {
     shift
   done
 }
+
+homes=()
+for _ in $(tr ';' ' ' <"$FAKE/hosts"); do homes+=("$FAKE/home${#homes[@]}"); done
+homes[0]="$FAKE/home"
 
 case "$verb" in
   describe)
@@ -30,16 +35,26 @@ case "$verb" in
     fi
     ;;
   create)
-    mkdir "$FAKE/home"
+    mkdir "${homes[@]}"
     echo READY >"$FAKE/state"
     ;;
-  delete) rm -r "${FAKE:?}/state" "${FAKE:?}/home" ;;
-  scp) cp "$5" "$FAKE/home/${6#*:}" ;;
+  delete)
+    for home in "${homes[@]}"; do
+      pid="$home/sp-transformer/pid"
+      [ ! -e "$pid" ] || kill -9 -- "-$(cat "$pid")" 2>/dev/null || true
+    done
+    rm -r "${FAKE:?}/state" "${homes[@]}"
+    ;;
+  scp) for home in "${homes[@]}"; do cp "$5" "$home/${6#*:}"; done ;;
   ssh)
     [ "$(cat "$FAKE/state")" = READY ] || exit 255
     command="$(argument --command "$@")"
     # The real one would fetch gigabytes.
-    command="${command/bash sp-transformer\/scripts\/install_tpu.sh/"mkdir -p sp-transformer/.venv-tpu/bin; cp $FAKE/python sp-transformer/.venv-tpu/bin"}"
-    cd "$FAKE/home" && bash -c "$command"
+    command="${command/bash sp-transformer\/scripts\/install_tpu.sh/"mkdir -p sp-transformer/.venv-tpu/bin; cp $FAKE/python $FAKE/start_grpc_tpu_worker sp-transformer/.venv-tpu/bin"}"
+    status=0
+    for number in "${!homes[@]}"; do
+      (cd "${homes[number]}" && FAKE_WORKER="$number" bash -c "$command") || status=$?
+    done
+    exit "$status"
     ;;
 esac

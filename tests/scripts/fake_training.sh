@@ -10,6 +10,11 @@ case "$next" in
     echo PREEMPTED >"$FAKE/state"
     exit 143
     ;;
+  lost)
+    # A server of another worker ends, and training waits for it for ever.
+    kill -9 "$(cat "$FAKE/server1")"
+    exec tail -f /dev/null
+    ;;
   killed) kill -9 "$PPID" ;;
   *) exit "$next" ;;
 esac

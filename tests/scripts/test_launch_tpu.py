@@ -1,9 +1,12 @@
 """scripts/launch_tpu.sh against a gcloud that pretends, and its dry run."""
 
+import contextlib
 import os
 import pathlib
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import tarfile
 
@@ -39,13 +42,20 @@ class Cloud:
         self.folder = folder
         programs = folder / "programs"
         programs.mkdir()
-        shutil.copy(ROOT / "tests" / "scripts" / "fake_gcloud.sh", programs / "gcloud")
-        shutil.copy(ROOT / "tests" / "scripts" / "fake_training.sh", folder / "python")
+        scripts = ROOT / "tests" / "scripts"
+        shutil.copy(scripts / "fake_gcloud.sh", programs / "gcloud")
+        shutil.copy(scripts / "fake_curl.sh", programs / "curl")
+        shutil.copy(scripts / "fake_training.sh", folder / "python")
+        shutil.copy(scripts / "fake_tpu_server.py", folder / "start_grpc_tpu_worker")
         (programs / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 0.1\n")
         (programs / "python3.11").write_text("#!/bin/sh\n")
-        for program in (*programs.iterdir(), folder / "python"):
+        servers = [folder / "python", folder / "start_grpc_tpu_worker"]
+        for program in (*programs.iterdir(), *servers):
             program.chmod(0o755)
-        (folder / "hosts").write_text("10.0.0.1\n")
+        (folder / "hosts").write_text("127.0.0.1\n")
+        with socket.socket() as free:
+            free.bind(("", 0))
+            self.port = free.getsockname()[1]
 
     def launch(self, plan, *more, **changed):
         (self.folder / "plan").write_text("".join(f"{line}\n" for line in plan))
@@ -54,6 +64,8 @@ class Cloud:
             env={
                 **os.environ,
                 "FAKE": str(self.folder),
+                "TPU_TASK_PORT": str(self.port),
+                "TPU_WORKER_WAIT_SECONDS": "20",
                 "PATH": f"{self.folder / 'programs'}:{os.environ['PATH']}",
             },
             capture_output=True,
@@ -66,6 +78,12 @@ class Cloud:
         lines = (self.folder / "log").read_text().splitlines()
         return [line.split()[3] for line in lines if line.split()[3] not in ("describe", "ssh")]
 
+    def clean_up(self):
+        """Ends what was left running on the machines."""
+        for path in self.folder.glob("home*/sp-transformer/pid"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(path.read_text()), signal.SIGKILL)
+
     def trainings(self):
         path = self.folder / "trainings"
         return len(path.read_text().splitlines()) if path.exists() else 0
@@ -73,7 +91,9 @@ class Cloud:
 
 @pytest.fixture
 def cloud(tmp_path):
-    return Cloud(tmp_path)
+    cloud = Cloud(tmp_path)
+    yield cloud
+    cloud.clean_up()
 
 
 def test_creates_installs_trains_and_deletes(cloud):
@@ -177,16 +197,56 @@ def test_takes_up_a_training_that_runs(cloud):
     assert not (cloud.folder / "plan").read_text()
 
 
-def test_a_slice_is_driven_by_its_first_host(cloud):
-    (cloud.folder / "hosts").write_text("10.0.0.1;10.0.0.2;10.0.0.3\n")
+@pytest.fixture
+def slice_of_three(cloud):
+    (cloud.folder / "hosts").write_text("127.0.0.1;127.0.0.2;127.0.0.3\n")
+    return cloud
+
+
+def test_a_slice_runs_the_same_command_on_all_workers(slice_of_three):
+    cloud = slice_of_three
     refused = cloud.launch([0])
     assert refused.returncode == exit_codes.USAGE
     assert "has 3 hosts" in refused.stderr and "--slice" in refused.stderr
-    assert cloud.launch([0], "--slice").returncode == 0
-    assert (cloud.folder / "arguments").read_text().splitlines()[-2:] == ["--master", "segmenter"]
+    result = cloud.launch([0], "--slice")
+    assert result.returncode == 0, result.stdout + result.stderr
+    servers = ",".join(f"grpc://127.0.0.{n}:{cloud.port}" for n in (1, 2, 3))
+    assert (cloud.folder / "arguments").read_text().splitlines() == [
+        *["-m", "sp_transformer.train", *TRAINING[1:]],
+        *["--model_dir", "gs://bucket/run", "--master", servers],
+    ]
+    # Trained on one worker, which leaves the chips to the servers; all of them served, and none does any more.
     assert (cloud.folder / "trainings").read_text() == "0\n"
-    log = (cloud.folder / "log").read_text()
-    assert "scp" in log and "--worker all" in log and "--worker 0" in log
+    assert not [
+        line for line in (cloud.folder / "log").read_text().splitlines() if "--worker 0" in line
+    ]
+    for worker in range(3):
+        pid = int((cloud.folder / f"server{worker}").read_text())
+        assert (
+            not pathlib.Path(f"/proc/{pid}").exists()
+            or "State:\tZ" in pathlib.Path(f"/proc/{pid}/status").read_text()
+        )
+
+
+def test_a_slice_starts_anew_where_a_worker_lost_its_server(slice_of_three):
+    result = slice_of_three.launch(["lost", 0], "--slice")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "training ended with code 75; starting it again" in result.stdout
+    assert slice_of_three.trainings() == 2
+
+
+def test_a_slice_says_which_worker_has_no_server(slice_of_three):
+    (slice_of_three.folder / "faulty_server").write_text("2")
+    result = slice_of_three.launch([0], "--slice", "--max_restarts", "0")
+    assert result.returncode == exit_codes.LOST_PEER
+    assert "worker 2: the TPU server ended: no chips here" in result.stdout
+    assert slice_of_three.trainings() == 0
+
+
+def test_a_slice_comes_back_after_a_preemption(slice_of_three):
+    result = slice_of_three.launch(["preempted", 0], "--slice", "--delete_at_end")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert slice_of_three.calls() == ["create", "scp", "delete"] * 2
 
 
 def test_does_not_create_what_it_may_not_see(cloud):
@@ -211,7 +271,7 @@ def test_dry_run_prints_commands_that_a_shell_reads(kind, extra, tmp_path):
     assert result.returncode == 0, result.stderr
     commands = [shlex.split(line) for line in result.stdout.splitlines() if "gcloud" in line]
     assert [command[4] for command in commands] == [
-        *["describe", "create", "scp", "ssh", "ssh", "ssh"],
+        *["describe", "create", "scp", "ssh", *(["ssh"] if extra else []), "ssh", "ssh"],
     ]
     for command in commands:
         assert command[command.index("--zone") + 1] == "us-central2-b"
@@ -220,11 +280,16 @@ def test_dry_run_prints_commands_that_a_shell_reads(kind, extra, tmp_path):
             remote = command[command.index("--command") + 1]
             subprocess.run(["bash", "-n", "-c", remote], check=True)
     started = next(command for command in commands if "nohup" in str(command))
-    assert started[started.index("--worker") + 1] == ("0" if extra else "all")
+    assert started[started.index("--worker") + 1] == "all"
     remote = shlex.split(started[started.index("--command") + 1])
     training = shlex.split(remote[remote.index("-c") + 1])
     assert OVERRIDE in training and "gs://bucket/run" in training
-    assert training[training.index("--master") + 1] == ("segmenter" if extra else "local")
+    if extra:
+        assert (
+            training[:2] == ["bash", "scripts/tpu_slice_worker.sh"] and "--master" not in training
+        )
+    else:
+        assert training[training.index("--master") + 1] == "local"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sp_transformer.model.batch_normalization import SynchronizedBatchNormalization
 from sp_transformer.protos import experiment_pb2
 from sp_transformer.training import loop, optimizer
 
@@ -20,7 +21,7 @@ class TinyBackbone(keras.layers.Layer):
     def __init__(self):
         super().__init__(name="backbone")
         self.conv = keras.layers.Conv2D(8, 3, strides=2, padding="same")
-        self.norm = keras.layers.BatchNormalization(synchronized=True)
+        self.norm = SynchronizedBatchNormalization()
 
     def call(self, images, training=False):
         images = keras.ops.cast(images, self.compute_dtype)

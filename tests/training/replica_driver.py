@@ -4,6 +4,7 @@ A process takes one strategy (a second one on virtual devices fails in TensorFlo
 of its own, which runs several cases.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -27,7 +28,7 @@ SP_TRANSFORMER = """
 """
 
 
-def measure(target, cases, replicas=1, task=None, ports=()):
+def measure(target, cases, replicas=1, task=None, ports=(), arguments=None):
     """Runs cases and saves what they lead to as an .npz of "CASE/what".
 
     Args:
@@ -36,6 +37,7 @@ def measure(target, cases, replicas=1, task=None, ports=()):
       replicas: virtual devices of this process.
       task: number of this worker, where there are several.
       ports: of all workers, on loopback.
+      arguments: dict of further ones of the cases.
     """
     if task is not None:
         workers = [f"127.0.0.1:{port}" for port in ports]
@@ -53,7 +55,7 @@ def measure(target, cases, replicas=1, task=None, ports=()):
     strategy = distribution.create_strategy(wanted)
     results = {}
     for case in cases:
-        for key, value in globals()[case](strategy).items():
+        for key, value in globals()[case](strategy, **(arguments or {})).items():
             results[f"{case}/{key}"] = value
     np.savez(target, **results)
 
@@ -103,6 +105,28 @@ def rematerialized(strategy):
     return sp_transformer(
         strategy, "training { rematerialize_backbone: true rematerialize_tokenizer: true }"
     )
+
+
+def initialized(strategy, source, model_dir):
+    """The variables of a new run that starts from the checkpoint in `source`, one row a replica; untrained."""
+    import conftest
+    import keras
+    import numpy as np
+
+    from sp_transformer.model import weights
+
+    config = _tiny_config()
+    config.training.ema_decay = 0.9
+    options = config.training.initialization
+    options.kind, options.part, options.path = options.CHECKPOINT, options.WHOLE_MODEL, source
+    # What is not loaded differs.
+    keras.utils.set_random_seed(strategy.num_replicas_in_sync)
+    run = conftest.make_run_of(config)(model_dir, strategy=strategy)
+    run.close()
+    found = {f"weights/{key}": v.value for key, v in weights.named_variables(run.model).items()}
+    found |= {f"averages/{key}": v for key, v in run._averages.by_name.items()}
+    local = strategy.experimental_local_results
+    return {key: np.stack([part.numpy() for part in local(v)]) for key, v in found.items()}
 
 
 def masks(strategy):
@@ -160,7 +184,7 @@ def _scores(config, model, strategy):
 
 
 def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=lambda _: {}):
-    """STEPS steps; gives losses, norms, weights/NAME, averages/NAME, the largest spread over replicas, and scores."""
+    """STEPS steps: losses, norms, weights/NAME, averages/NAME, largest spread over replicas, ops walked, scores."""
     import keras
     import numpy as np
 
@@ -177,7 +201,8 @@ def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=la
             average = averages.WeightAverages(model, options.ema_decay, strategy)
         loop = train_step.TrainLoop(model, optimizer, options, 255, strategy, average)
     dataset = strategy.distribute_datasets_from_function(make_dataset)
-    losses, norms = loop(iter(dataset), STEPS)
+    with _walked_operations() as walked:
+        losses, norms = loop(iter(dataset), STEPS)
     found = {f"weights/{key}": v.value for key, v in weights.named_variables(model).items()}
     if average is not None:
         found |= {f"averages/{key}": v for key, v in average.by_name.items()}
@@ -187,4 +212,24 @@ def _steps(config, strategy, build_model, make_optimizer, make_dataset, score=la
         parts = [np.asarray(part, np.float64) for part in parts]
         spreads.append(max(np.abs(part - parts[0]).max(initial=0.0) for part in parts))
     values = {key: variable.numpy() for key, variable in found.items()}
-    return {"losses": losses, "norms": norms, "spread": max(spreads), **values, **score(model)}
+    results = {"losses": losses, "norms": norms, "spread": max(spreads), "walked": sum(walked)}
+    return {**results, **values, **score(model)}
+
+
+@contextlib.contextmanager
+def _walked_operations():
+    """A list that fills with the number of operations of each search of TensorFlow's through a graph."""
+    from tensorflow.python.ops import op_selector
+
+    walk, walked = op_selector.get_backward_walk_ops, []
+
+    def counted(*args, **kwargs):
+        operations = walk(*args, **kwargs)
+        walked.append(len(operations))
+        return operations
+
+    op_selector.get_backward_walk_ops = counted
+    try:
+        yield walked
+    finally:
+        op_selector.get_backward_walk_ops = walk

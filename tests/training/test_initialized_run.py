@@ -47,6 +47,47 @@ def test_a_new_run_starts_from_them_and_a_resumed_one_does_not(config, make_run,
     assert "initialized" not in capsys.readouterr().out
 
 
+def test_every_replica_starts_from_them(make_run, run_driver, tmp_path):
+    source = tmp_path / "source"
+    trained = make_run(source)
+    trained.train()
+    expected = {name: np.array(v) for name, v in weights.named_variables(trained.model).items()}
+    ports = run_driver.Driver.free_ports(2)
+    driver, pids = run_driver.Driver(), {}
+    processes = {
+        "two": {"replicas": 2},
+        "worker 0": {"task": 0, "ports": ports},
+        "worker 1": {"task": 1, "ports": ports},
+    }
+    try:
+        for name, arguments in processes.items():
+            folder = tmp_path / name.split()[0]
+            pids[name] = driver.start(
+                "measure_replicas",
+                tmp_path / f"{name}.txt",
+                target=str(tmp_path / f"{name}.npz"),
+                cases=["initialized"],
+                arguments={"source": str(source), "model_dir": str(folder)},
+                **arguments,
+            )
+        for name, pid in pids.items():
+            assert driver.wait(pid) == 0, driver.text(pid)
+            # Said once: by the process of two replicas, and by the first of two workers.
+            said = driver.text(pid).count("initialized from ")
+            assert said == (name != "worker 1"), driver.text(pid)
+    finally:
+        driver.close()
+    for name, rows in (("two", 2), ("worker 0", 1), ("worker 1", 1)):
+        found = dict(np.load(tmp_path / f"{name}.npz"))
+        assert {f"initialized/weights/{variable}" for variable in expected} <= set(found)
+        for variable, value in expected.items():
+            # The random states are no averages.
+            for kind in ("weights", "averages") if value.dtype.kind == "f" else ("weights",):
+                replicas = found[f"initialized/{kind}/{variable}"]
+                np.testing.assert_array_equal(replicas, [value] * rows, variable)
+    assert (tmp_path / "two" / initialization.REPORT_FILE).exists()
+
+
 def test_weights_that_do_not_fit_leave_no_run_behind(tiny_run, tmp_path):
     config = config_of(tiny_run, tiny_run.model_dir, "part: WHOLE_MODEL")
     config.model.channels = 32

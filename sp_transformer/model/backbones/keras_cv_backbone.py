@@ -17,6 +17,7 @@ import warnings
 import keras
 
 from sp_transformer.config import registries
+from sp_transformer.model import batch_normalization
 
 PREFIX = registries.KERAS_CV_PREFIX
 
@@ -200,7 +201,9 @@ class KerasCVBackbone(keras.layers.Layer):
         outputs = [model.get_layer(available[stride]).output for stride in self.endpoint_strides]
         self.trunk = keras.Model(model.inputs, outputs, name="trunk")
         for layer in self.trunk._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
+            if type(layer) is keras.layers.BatchNormalization:
+                # It has the same weights, and all layers keep their names.
+                layer.__class__ = batch_normalization.SynchronizedBatchNormalization
                 layer.synchronized = True
         self.built = True
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sp_transformer.model import rematerialization
+from sp_transformer.model import batch_normalization, rematerialization
 from sp_transformer.model.backbones.drop_path import DropPath
 
 # Blocks of stages 2 to 5, and whether they are bottlenecks.
@@ -92,12 +92,11 @@ class ConvNorm(keras.layers.Layer):
         )
         self.norm = None
         if self.options.batch_norm:
-            self.norm = keras.layers.BatchNormalization(
+            self.norm = batch_normalization.SynchronizedBatchNormalization(
                 axis=-1,
                 momentum=self.options.batch_norm_momentum,
                 epsilon=self.options.batch_norm_epsilon,
                 gamma_initializer="zeros" if zero_gamma else "ones",
-                synchronized=True,
                 name="batch_norm",
                 dtype=self.dtype_policy,
             )
