@@ -122,7 +122,9 @@ def predict(
     summary = PredictSummary(failed=[(pathlib.Path(entry), reason) for entry, reason in empty])
     start = time.monotonic()
     with interruption.Interruption() as interrupted:
-        run = _Run(runtime, _size_limit(model, options), options, summary, interrupted, draw)
+        run = _Run(
+            runtime, _size_limit(model, runtime, options), options, summary, interrupted, draw
+        )
         run.images([source for source in sources if source.kind == inputs_lib.IMAGE])
         for source in sources:
             if source.kind != inputs_lib.IMAGE and interrupted.signal is None:
@@ -292,16 +294,17 @@ def _read_image(source):
         return source, None, str(error)
 
 
-def _size_limit(model, options):
+def _size_limit(model, runtime, options):
     if options.max_megapixels is not None:
         return memory.SizeLimit(max_megapixels=options.max_megapixels)
     if isinstance(model, runtimes.Runtime):
-        return memory.SizeLimit(getattr(model, "config", None), memory.available_bytes())
+        config = getattr(model, "config", None)
+        return memory.SizeLimit(config, memory.available_bytes(), model_size=model.image_size)
     folder = pathlib.Path(model)
     folder = folder if folder.is_dir() else folder.parent
     candidates = (folder / assets.FOLDER / assets.CONFIG, folder / assets.CONFIG)
     config = next((memory.read_config(path) for path in candidates if path.exists()), None)
-    return memory.SizeLimit(config, memory.available_bytes())
+    return memory.SizeLimit(config, memory.available_bytes(), model_size=runtime.image_size)
 
 
 def _model_pictures(runtime, options, sources):
