@@ -31,12 +31,18 @@ class SizeLimit:
       config: the model's ExperimentOptions; None if unknown, which counts as the published models' choices.
       available: bytes that may be used; None for no limit.
       max_megapixels: a limit in place of the estimate.
+      model_size: (Y, X) of the only images that the model takes, to which others are resized; None for any.
     """
 
     def __init__(
-        self, config=None, available: int | None = None, max_megapixels: float | None = None
+        self,
+        config=None,
+        available: int | None = None,
+        max_megapixels: float | None = None,
+        model_size: tuple[int, int] | None = None,
     ):
         self._config = config
+        self._model_size = model_size
         self._available = available
         self._max_megapixels = max_megapixels
 
@@ -52,7 +58,7 @@ class SizeLimit:
             return
         if self._available is None:
             return
-        needed = needed_bytes(height, width, self._config)
+        needed = needed_bytes(height, width, self._config, self._model_size)
         if needed > _SHARE_OF_MEMORY * self._available:
             raise ValueError(
                 f"the image is {height}x{width}, which takes about {needed / 2**30:.1f} GiB with this model, and "
@@ -61,22 +67,24 @@ class SizeLimit:
             )
 
 
-def needed_bytes(height: int, width: int, config=None) -> int:
+def needed_bytes(height: int, width: int, config=None, model_size=None) -> int:
     """Estimates the memory that predicting an image takes at its peak, the weights left out.
 
     Args:
       height: of the image in pixels.
       width: likewise.
       config: the model's ExperimentOptions, or None.
+      model_size: (Y, X) of the only images that the model takes, or None.
     """
     stride, heads = 32, 4
-    seen, full_size_logits = height * width, 0
+    taken = model_size or (height, width)
+    seen, full_size_logits = taken[0] * taken[1], 0
     if config is not None:
         stride, heads = config.model.tokenizer.superpixel_stride, config.model.classifier.heads
         if resizing.resizes(config.data):
-            resized = resizing.resized_size(height, width, config.data)
+            resized = resizing.resized_size(*taken, config.data)
+            full_size_logits = seen * derived.num_classes(config) * _FLOAT
             seen = resized[0] * resized[1]
-            full_size_logits = height * width * derived.num_classes(config) * _FLOAT
     superpixels = seen // stride**2
     attention = superpixels**2 * heads * _FLOAT * _ATTENTION_MAPS
     of_model = seen * _MODEL_BYTES_PER_PIXEL + attention + full_size_logits

@@ -135,7 +135,7 @@ def predict(
     summary = PredictSummary(failed=[(pathlib.Path(entry), reason) for entry, reason in empty])
     start = time.monotonic()
     with interruption.Interruption() as interrupted:
-        limit = _size_limit(model, options)
+        limit = _size_limit(model, runtime, options)
         run = _Run(runtime, limit, options, summary, interrupted, draw, truth)
         run.images([source for source in sources if source.kind == inputs_lib.IMAGE])
         for source in sources:
@@ -343,16 +343,17 @@ def _with_truth(frames, labels):
         yield frame, labels.next(frame.image) if labels and frame.image is not None else None
 
 
-def _size_limit(model, options):
+def _size_limit(model, runtime, options):
     if options.max_megapixels is not None:
         return memory.SizeLimit(max_megapixels=options.max_megapixels)
     if isinstance(model, runtimes.Runtime):
-        return memory.SizeLimit(getattr(model, "config", None), memory.available_bytes())
+        config = getattr(model, "config", None)
+        return memory.SizeLimit(config, memory.available_bytes(), model_size=model.image_size)
     folder = pathlib.Path(model)
     folder = folder if folder.is_dir() else folder.parent
     candidates = (folder / assets.FOLDER / assets.CONFIG, folder / assets.CONFIG)
     config = next((memory.read_config(path) for path in candidates if path.exists()), None)
-    return memory.SizeLimit(config, memory.available_bytes())
+    return memory.SizeLimit(config, memory.available_bytes(), model_size=runtime.image_size)
 
 
 def _model_pictures(runtime, options, sources):

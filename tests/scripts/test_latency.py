@@ -54,24 +54,31 @@ def test_percentiles_are_those_of_the_runs_without_this_package(model, tmp_path)
     (tmp_path / "sp_transformer.py").write_text("raise ImportError('not to be imported')")
     done = run(
         "latency.py",
-        *("--model", model, "--size", "20x30", "--runs", "12", "--warmup", "1", "--threads", "1"),
-        *("--json", path),
+        *("--model", model, model / "saved_model.pb", "--size", "20x30", "--threads", "1"),
+        *("--runs", "12", "--warmup", "1", "--json", path),
         PYTHONPATH=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
     contents = json.loads(path.read_text())
-    assert len(contents["seconds"]) == 12 and contents["threads"] == 1
-    found = contents["milliseconds"]
-    for q in (50, 90, 99):
-        assert found[f"p{q}"] == pytest.approx(
-            np.percentile(contents["seconds"], q) * 1000, abs=0.01
-        )
-    assert f"p99 {found['p99']:g} ms" in done.stdout and "20x30" in done.stdout
+    assert contents["threads"] == 1
+    assert [row["model"] for row in contents["rows"]] == [model.name, "saved_model.pb"]
+    for row in contents["rows"]:
+        assert len(row["seconds"]) == 12
+        found = row["milliseconds"]
+        for q in (50, 90, 99):
+            assert found[f"p{q}"] == pytest.approx(
+                np.percentile(row["seconds"], q) * 1000, abs=0.01
+            )
+        assert f"p99 {found['p99']:g} ms" in done.stdout and "20x30" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
-    [("--size", "20", "--size 20 is not HEIGHTxWIDTH"), ("--runs", "0", "--runs 0 must be")],
+    [
+        ("--size", "20", "--size 20 is not HEIGHTxWIDTH"),
+        ("--runs", "0", "--runs 0 must be"),
+        ("--model", "absent", "--model absent is no export"),
+    ],
 )
 def test_bad_values_are_named(model, flag, value, words):
     done = run("latency.py", "--model", model, "--size", "8x8", flag, value)

@@ -1,6 +1,7 @@
 """SavedModels: whole and equal to the model (without Keras: tests/test_export.py), and what all exports share."""
 
 import dataclasses
+import io
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from PIL import Image
 
 import sp_transformer as spt
 from sp_transformer import version
@@ -107,6 +109,52 @@ def test_signatures_take_any_batch_of_rgb_bytes_and_nothing_else(exported):
     assert list(loaded.signatures["serving_default"].structured_outputs) == ["labels"]
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
         loaded.signatures["serving_default"](images=tf.zeros([1, 8, 8, 4], tf.uint8))
+
+
+def encoded_files():
+    """{name: (bytes, pixels as NumPy reads them, or None where decoders may differ by rounding)}."""
+    generator = np.random.default_rng(7)
+    rgb = generator.integers(0, 256, (24, 31, 3), np.uint8)
+    alpha = np.concatenate([rgb, generator.integers(0, 256, (24, 31, 1), np.uint8)], -1)
+    deep = generator.integers(0, 2**16, (24, 31, 3), np.uint16)
+    grey = np.repeat(rgb[..., :1], 3, -1)
+
+    def pillow(pixels, kind):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind)
+        return file.getvalue()
+
+    return {
+        "rgb.png": (pillow(rgb, "PNG"), rgb),
+        "grey.png": (pillow(rgb[..., 0], "PNG"), grey),
+        # Alpha is dropped, and of 16 bits the upper 8 are kept, as docs/predict.md has it.
+        "alpha.png": (pillow(alpha, "PNG"), rgb),
+        "deep.png": (tf.io.encode_png(deep).numpy(), (deep >> 8).astype(np.uint8)),
+        "rgb.jpg": (pillow(rgb, "JPEG"), None),
+        "grey.jpg": (pillow(rgb[..., 0], "JPEG"), None),
+    }
+
+
+def test_encoded_files_are_labelled_as_their_pixels_are(exported):
+    signatures = tf.saved_model.load(str(exported)).signatures
+    files = encoded_files()
+    decoded = []
+    for name, (contents, pixels) in files.items():
+        image = tf.io.decode_image(contents, channels=3, expand_animations=False)
+        decoded.append(image)
+        if pixels is not None:
+            np.testing.assert_array_equal(image, pixels, err_msg=name)
+    expected = signatures["serving_default"](images=tf.stack(decoded))["labels"]
+    assert len(np.unique(expected)) >= 3
+    # One by one, and files of all kinds in one batch.
+    encoded = signatures["encoded"]
+    together = encoded(encoded_images=tf.constant([contents for contents, _ in files.values()]))
+    np.testing.assert_array_equal(together["labels"], expected)
+    for index, (name, (contents, _)) in enumerate(files.items()):
+        alone = encoded(encoded_images=tf.constant([contents]))["labels"]
+        np.testing.assert_array_equal(alone[0], expected[index], err_msg=name)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
+        encoded(encoded_images=tf.constant([b"no image"]))
 
 
 def test_assets_tell_what_was_exported(exported, config):

@@ -8,7 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
+from PIL import Image
 
+from sp_transformer import predict
+from sp_transformer.model.inference import Inference
 from sp_transformer.serving import export, export_options, runtimes, stablehlo_options
 
 HERE = pathlib.Path(__file__).parent
@@ -91,6 +95,34 @@ def test_a_process_with_nothing_but_the_runtime_computes_the_same(
         check(found, inference, image)
 
 
+def test_prediction_of_a_folder_is_that_of_the_saved_model(portable, exported, images, tmp_path):
+    for number, image in enumerate(images):
+        (tmp_path / "photos" / "night").mkdir(parents=True, exist_ok=True)
+        folder = tmp_path / "photos" / ("night" if number else "")
+        Image.fromarray(image[0]).save(folder / f"{number}.png")
+    # The file in one case, the folder in the other.
+    about = json.loads((portable / "assets.extra" / "version.json").read_text())
+    model_file = runtimes.MODEL_FILES[about["format"]]
+    for model, out in ((portable / model_file, "out"), (exported, "expected")):
+        values = flags.FlagValues()
+        predict.define_flags(values)
+        command = [f"--model={model}", f"--input={tmp_path / 'photos'}"]
+        values(["predict", *command, f"--output_dir={tmp_path / out}"])
+        assert predict.main(values) == 0
+    files, expected = (
+        sorted(path.relative_to(tmp_path / out) for path in (tmp_path / out).rglob("*.*"))
+        for out in ("out", "expected")
+    )
+    assert files == expected and pathlib.Path("night/1_superpixels.json") in files
+    labels = [path for path in files if path.name.endswith("_labels.png")]
+    assert len(labels) == len(images)
+    for path in labels:
+        found, wanted = (
+            np.asarray(Image.open(tmp_path / out / path)) for out in ("out", "expected")
+        )
+        assert np.mean(found == wanted) >= 0.9999
+
+
 def test_an_export_says_what_it_is(portable):
     about = json.loads((portable / "assets.extra" / "version.json").read_text())
     assert about["image_size"] == list(SIZE) and about["superpixel_grid"] == [9, 10]
@@ -98,6 +130,31 @@ def test_an_export_says_what_it_is(portable):
     assert about["exporter"]["versions"]["tensorflow"]
     report = json.loads((portable / "verification.json").read_text())
     assert report["passed"] is None and "--verify_images=0" in report["reason"]
+
+
+@pytest.mark.parametrize("model_format", ["onnx", "litert"])
+def test_where_the_config_resizes_outputs_have_the_images_own_size(
+    config, model, images, tmp_path, model_format
+):
+    for package in FORMATS[model_format][0]:
+        pytest.importorskip(package)
+    config = type(config).FromString(config.SerializeToString())
+    config.model.tokenizer.superpixel_stride = 4
+    # More rows than the image has, and fewer columns.
+    config.data.resize_height, config.data.resize_width = 48, 28
+    folder = export.export_model(config, model, tmp_path / "model", options_of(model_format))
+    opened = runtimes.open_model(folder)
+    # What the SavedModel's signatures are.
+    inference = Inference(model, config.data)
+    for image in images:
+        found, expected = opened.run(image), inference.superpixels(image)
+        for name in ("labels", "superpixels"):
+            assert found[name].shape == (1, *SIZE)
+            assert np.mean(found[name] == expected[name]) >= 0.9999, name
+        assert len(np.unique(found["labels"])) >= 3
+        for name in ("superpixel_centroids", "superpixel_confidence"):
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-2, err_msg=name)
+    np.testing.assert_array_equal(found["superpixel_grid"], [12, 7])
 
 
 @pytest.mark.parametrize("quantization", ["dynamic_range", "int8"])

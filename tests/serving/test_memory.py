@@ -27,6 +27,17 @@ def test_finer_superpixels_need_more_and_images_made_smaller_need_less(config):
     assert memory.needed_bytes(2000, 3000, config) < published
 
 
+def test_a_model_of_one_size_sees_no_more_of_a_large_image(config):
+    limit = memory.SizeLimit(config, available=16 * 2**30, model_size=(512, 1024))
+    limit.check(10000, 10000)
+    # The image itself, its maps and pictures still have to fit.
+    with pytest.raises(ValueError, match=r"50000x50000.*186\.\d GiB"):
+        limit.check(50000, 50000)
+    config.data.resize_height, config.data.resize_width = 64, 128
+    small, large = (memory.needed_bytes(side, side, config, (512, 1024)) for side in (10, 1010))
+    assert large - small == (1010**2 - 10**2) * 80
+
+
 def test_the_limit_names_size_need_and_mend(config):
     limit = memory.SizeLimit(config, available=16 * 2**30)
     limit.check(1024, 2048)
