@@ -30,8 +30,8 @@ EXACT = Tolerance(1.0, 1.0, 0.0)
 # CamVid val with a ResNet-18: 99.99998% of labels, 99.9995% of superpixels, mIoU to 1e-7.
 ROUNDED = Tolerance(0.9999, 0.9999, 0.0005)
 # Weights or activations of 8 significant bits. Measured on CamVid val with a ResNet-18 that computes in bfloat16:
-# 99.75% of labels, 95.8% of superpixels, mIoU to 0.0002. Four times these shares of labels and twice those of superpixels
-# may differ in other models.
+# 99.75% of labels, 95.8% of superpixels, mIoU to 0.0002. In other models four times as many labels may differ, and
+# twice as many superpixels.
 BFLOAT16 = Tolerance(0.99, 0.9, 0.005)
 QUANTIZED = {
     export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005),
