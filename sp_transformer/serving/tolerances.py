@@ -1,6 +1,6 @@
 """How far an export may differ from its checkpoint: the one place where that is written.
 
-The limits of quantised formats come from measurements, docs/export.md.
+The limits of all forms but the exact one come from measurements, docs/export.md.
 """
 
 import dataclasses
@@ -26,10 +26,13 @@ class Tolerance:
 
 # The same operations on the same machine.
 EXACT = Tolerance(1.0, 1.0, 0.0)
-# Rounding decides between two classes that are as good as equally likely.
+# Rounding decides between two classes that are as good as equally likely. Compiled by XLA (jit_compile), measured on
+# CamVid val with a ResNet-18: 99.99998% of labels, 99.9995% of superpixels, mIoU to 1e-7.
 ROUNDED = Tolerance(0.9999, 0.9999, 0.0005)
-# Weights or activations of 8 significant bits. Not measured.
-BFLOAT16 = Tolerance(0.98, 0.98, 0.01)
+# Weights or activations of 8 significant bits. Measured on CamVid val with a ResNet-18 that computes in bfloat16:
+# 99.75% of labels, 95.8% of superpixels, mIoU to 0.0002. In other models four times as many labels may differ, and
+# twice as many superpixels.
+BFLOAT16 = Tolerance(0.99, 0.9, 0.005)
 QUANTIZED = {
     export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005),
     export_options.DYNAMIC_RANGE: Tolerance(0.95, 0.85, 0.02),
