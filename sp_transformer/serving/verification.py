@@ -18,6 +18,7 @@ from sp_transformer.evaluation import metrics
 from sp_transformer.serving import assets, examples, sampling, stablehlo_options, tolerances
 
 _WORKER = "sp_transformer.serving.verification_worker"
+_SMALLEST_PROBABILITY = 1e-30  # Of a float32: what is less may have been rounded to 0.
 
 
 class VerificationError(RuntimeError):
@@ -123,7 +124,8 @@ def compare(config, found, expected, results) -> dict:
       results: what the worker returned.
 
     Returns:
-      "equal_labels" and "equal_superpixels" (shares of all pixels), "max_probability_difference", and
+      "equal_labels" and "equal_superpixels" (shares of all pixels), "max_probability_difference" and
+      "max_logit_difference" (of logits less their log-sum-exp, which all exports tell: of log-probabilities), and
       "miou_checkpoint", "miou_export", "miou_difference", None without any truth.
     """
     label_map = derived.label_map(config)
@@ -131,15 +133,16 @@ def compare(config, found, expected, results) -> dict:
         metrics.ConfusionMatrix(label_map.num_classes, label_map.ignore_label) for _ in range(2)
     ]
     equal = {"labels": 0, "labels_alone": 0, "superpixels": 0}
-    pixels, difference = 0, 0.0
+    pixels, difference, logit_difference = 0, 0.0, 0.0
     for number, (example, wanted) in enumerate(zip(found, expected, strict=True)):
         result = {name: results[f"{number}/{name}"] for name in (*equal, "probabilities")}
         pixels += wanted["labels"].size
         for name in equal:
             equal[name] += int(np.sum(result[name] == wanted[name.removesuffix("_alone")]))
-        # NaN is the largest difference there is.
-        error = np.max(np.abs(result["probabilities"] - wanted["probabilities"]))
-        difference = max(difference, float(np.nan_to_num(error, nan=np.inf)))
+        pair = result["probabilities"], wanted["probabilities"]
+        difference = max(difference, _largest_difference(*pair))
+        logits = (np.log(np.maximum(values, _SMALLEST_PROBABILITY)) for values in pair)
+        logit_difference = max(logit_difference, _largest_difference(*logits))
         if example.labels is not None:
             for score, labels in zip(scores, (wanted["labels"], result["labels"]), strict=True):
                 score.update(example.labels, labels[0])
@@ -149,10 +152,16 @@ def compare(config, found, expected, results) -> dict:
         "equal_labels": min(equal["labels"], equal["labels_alone"]) / pixels,
         "equal_superpixels": equal["superpixels"] / pixels,
         "max_probability_difference": difference,
+        "max_logit_difference": logit_difference,
         "miou_checkpoint": miou[0],
         "miou_export": miou[1],
         "miou_difference": abs(miou[1] - miou[0]) if known else None,
     }
+
+
+def _largest_difference(found, expected):
+    # NaN is the largest difference there is.
+    return float(np.nan_to_num(np.max(np.abs(found - expected)), nan=np.inf))
 
 
 def verdict(report) -> str:
@@ -168,7 +177,8 @@ def verdict(report) -> str:
     return (
         f"verified by {runtime} in a process of its own on {report['images']} images of {report['source']}: "
         f"labels equal the checkpoint's at {report['equal_labels']:.4%} of the pixels, superpixels at "
-        f"{report['equal_superpixels']:.4%}, probabilities to {report['max_probability_difference']:.1e}; {miou}; "
+        f"{report['equal_superpixels']:.4%}, probabilities to {report['max_probability_difference']:.1e}, logits to "
+        f"{report['max_logit_difference']:.1e}; {miou}; "
         f"{latency['labels']['milliseconds']:.1f} ms for labels of {size}, "
         f"{latency['superpixels']['milliseconds']:.1f} ms with superpixels"
     )

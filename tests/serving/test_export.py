@@ -182,7 +182,7 @@ def test_verdict_is_printed_and_written_and_nothing_lies_beside_the_export(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     report = json.loads((target / "verification.json").read_text())
     assert report["passed"] is True and report["equal_labels"] == 1
-    assert report["max_probability_difference"] == 0
+    assert report["max_probability_difference"] == report["max_logit_difference"] == 0
     # The last one is cut to an odd size.
     assert report["sizes"] == ["28x35", "33x38"]
     assert report["latency"]["labels"]["milliseconds"] > 0

@@ -38,6 +38,7 @@ def test_what_is_equal_is_equal(case):
     report = compare(case)
     assert report["equal_labels"] == report["equal_superpixels"] == 1
     assert report["max_probability_difference"] == report["miou_difference"] == 0
+    assert report["max_logit_difference"] == 0
     assert 0.4 < report["miou_checkpoint"] < 0.9
 
 
@@ -54,6 +55,31 @@ def test_differences_are_counted_over_all_images(case):
     assert report["miou_difference"] == report["miou_checkpoint"] - report["miou_export"]
 
 
+def test_logits_are_compared_less_their_log_sum_exp(case):
+    logits = np.random.default_rng(1).normal(0, 3, (1, 20, 30, 19)).astype(np.float32)
+    changed = logits.copy()
+    changed[0, 5, 7] += 100  # The same probabilities.
+    changed[0, 2, 3, 4] += 0.5
+
+    def normalised(x):
+        return (
+            x
+            - np.log(np.sum(np.exp(x - x.max(-1, keepdims=True)), -1, keepdims=True))
+            - x.max(-1, keepdims=True)
+        )
+
+    case.expected[0]["probabilities"] = np.exp(normalised(logits))
+    case.results["0/probabilities"] = np.exp(normalised(changed))
+    expected = np.abs(normalised(changed) - normalised(logits)).max()
+    assert 0 < expected < 0.6
+    assert compare(case)["max_logit_difference"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_class_that_vanishes_has_a_finite_logit(case):
+    case.results["0/probabilities"][0, 0, 0, 0] = 0.0
+    assert 10 < compare(case)["max_logit_difference"] < 100
+
+
 def test_labels_alone_count_as_well(case):
     case.results["0/labels_alone"][0, 0, :] = 5
     assert compare(case)["equal_labels"] < 1
@@ -66,7 +92,8 @@ def test_without_truth_there_is_no_miou(case):
 
 def test_nan_is_never_within_tolerance(case):
     case.results["0/probabilities"][0, 0, 0, 0] = np.nan
-    assert compare(case)["max_probability_difference"] == np.inf
+    report = compare(case)
+    assert report["max_probability_difference"] == report["max_logit_difference"] == np.inf
 
 
 def test_float32_has_one_tolerance_and_quantised_forms_their_own(config):
