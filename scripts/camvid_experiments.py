@@ -15,7 +15,7 @@ _ALL = "training { picture_interval_steps: 0 }"
 _TUNING = (
     'data { train_split: "fit" eval_split: "dev" } training { steps: 800 save_interval_steps: 400 }'
 )
-# Half the sides, in a sixth of the time.
+# About half the sides of a frame, 0.53 s a step in place of 1.23.
 _HALF_SIZE = (
     "data { resize_height: 192 resize_width: 256 crop_height: 192 crop_width: 256 } "
     "training { steps: 1600 warmup_steps: 100 save_interval_steps: 800 }"
