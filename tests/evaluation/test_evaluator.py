@@ -148,6 +148,15 @@ def test_counting_on_the_device_gives_the_same_scores(config, inference, tmp_pat
     assert found[0] == found[1]
 
 
+def test_counting_on_the_device_finds_labels_that_are_no_class(config, inference, tmp_path):
+    options = config.evaluation
+    options.boundary_iou_width, options.count_on_device = 0, True
+    options.static_height, options.static_width = 9, 8
+    del config.data.label_map.classes[2:]
+    with pytest.raises(ValueError, match=r"0\.png holds id 2, .* neither one of the 2 classes"):
+        evaluate(config, tmp_path, inference)
+
+
 def test_failure_analysis_adds_up_to_the_whole(config, arrays, num_classes, inference, tmp_path):
     config.evaluation.failure_analysis.enabled = True
     results = evaluate(config, tmp_path, inference)
