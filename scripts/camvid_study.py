@@ -203,11 +203,10 @@ def training_log(path) -> dict:
 
 def write(path, contents) -> None:
     """Writes JSON whole or not at all."""
-    path = pathlib.Path(path)
+    from sp_transformer.training import files
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(contents, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    files.write_text(path, json.dumps(contents, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import camvid_experiments
 from absl import flags
 
 from sp_transformer import command_line
+from sp_transformer.benchmarking import report
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _NONE = "ablation_none"
@@ -147,8 +148,8 @@ def spread(values) -> str:
 
 def markdown(table) -> str:
     """A Markdown table of rows of texts, the heading first."""
-    lines = ["| " + " | ".join(row) + " |" for row in table]
-    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]])
+    heading, *rows = table
+    return "\n".join(report.grid(heading, [dict(zip(heading, row, strict=True)) for row in rows]))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_a_signal_ends_the_run_with_whole_files_only(model, tmp_path, number, co
         assert running.poll() is None, running.stdout.read()
         time.sleep(0.005)
     running.send_signal(number)
-    printed, _ = running.communicate(timeout=60)
+    printed, _ = running.communicate(timeout=120)
     assert running.returncode == code, printed
     assert "interrupted" in printed and "Traceback" not in printed
     written = sorted(path.name for path in out.iterdir())

@@ -41,13 +41,40 @@ def table(report: Report) -> str:
     lines = [f"## {report.title}", ""]
     if report.rules:
         lines += [*(f"- {rule}" for rule in report.rules), ""]
-    lines += _grid(report.columns, report.rows)
+    lines += grid(report.columns, report.rows)
     if report.notes:
         lines += ["", *(f"- {note}" for note in report.notes)]
     if report.environment:
         lines += ["", "Environment:", ""]
         lines += [f"- {key}: {_flat(value)}" for key, value in report.environment.items()]
     return "\n".join(lines)
+
+
+def grid(columns, rows) -> list[str]:
+    """The lines of a Markdown table: `rows` are dicts by column; columns of numbers stand to the right."""
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    numeric = [
+        any(line[i] != MISSING for line in cells)
+        and all(line[i][:1].isdigit() or line[i][:1] in "-+" for line in cells)
+        for i in range(len(columns))
+    ]
+    widths = [
+        max(3, len(column), *(len(line[i]) for line in cells), 0)
+        for i, column in enumerate(columns)
+    ]
+
+    def line(texts):
+        padded = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(texts, widths, numeric, strict=True)
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [
+        "-" * (width - 1) + ":" if right else "-" * width
+        for width, right in zip(widths, numeric, strict=True)
+    ]
+    return [line(columns), line(rule), *(line(texts) for texts in cells)]
 
 
 def write_json(report: Report, path: str) -> None:
@@ -79,32 +106,6 @@ def format_spread(samples, scale: float = 1.0) -> str:
         f"{format_number(scale * samples.median)} "
         f"[{format_number(scale * low)}, {format_number(scale * high)}]"
     )
-
-
-def _grid(columns, rows):
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-    numeric = [
-        any(line[i] != MISSING for line in cells)
-        and all(line[i][:1].isdigit() or line[i][:1] in "-+" for line in cells)
-        for i in range(len(columns))
-    ]
-    widths = [
-        max(3, len(column), *(len(line[i]) for line in cells), 0)
-        for i, column in enumerate(columns)
-    ]
-
-    def line(texts):
-        padded = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(texts, widths, numeric, strict=True)
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = [
-        "-" * (width - 1) + ":" if right else "-" * width
-        for width, right in zip(widths, numeric, strict=True)
-    ]
-    return [line(columns), line(rule), *(line(texts) for texts in cells)]
 
 
 def _cell(value):

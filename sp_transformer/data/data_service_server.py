@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import socket
 
 import tensorflow as tf
 
@@ -56,7 +56,11 @@ def work(config, dispatcher: str, host: str, port: int) -> None:
 
 def _wait_for_signal():
     """Waits for SIGTERM or Ctrl-C. Not `join` of the server: it ends without what is left to be said."""
-    stopped = threading.Event()
+    # Read from a socket, not waited for with threading.Event: the kernel may hand the signal to one of TensorFlow's
+    # threads, and then nothing would wake this one.
+    awaited, written = socket.socketpair()
+    written.setblocking(False)
+    signal.set_wakeup_fd(written.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+        signal.signal(number, lambda *_: None)
+    awaited.recv(1)

@@ -253,7 +253,7 @@ def test_a_faulty_config_is_refused_without_tensorflow(folder_config):
     )
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
     print(f"refused after {time.monotonic() - start:.2f} s")
     *_, fault, modules = done.stdout.splitlines()

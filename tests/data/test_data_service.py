@@ -36,7 +36,7 @@ def _servers(*commands):
         for process in processes:
             process.terminate()
         # What they say at their end joins what they said at the start.
-        lines += [process.communicate(timeout=30)[0].strip() for process in processes]
+        lines += [process.communicate(timeout=120)[0].strip() for process in processes]
 
 
 @pytest.fixture
@@ -121,6 +121,23 @@ def test_validation(config, fields, fault):
         setattr(config.data, field, value)
     faults = validation.find_faults(config)
     assert [fault in text for text in faults] == [True] if fault else not faults
+
+
+def test_a_signal_that_another_thread_gets_ends_a_server():
+    # The kernel may give a process's signal to any of its threads; TensorFlow has many.
+    script = """
+import signal, threading
+from sp_transformer.data import data_service_server
+def hit():
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+threading.Timer(1, hit).start()
+data_service_server._wait_for_signal()
+print("ended")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.stdout == "ended\n", result.stderr
 
 
 def test_usage_errors(config_file):

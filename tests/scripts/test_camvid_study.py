@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -207,6 +208,7 @@ def test_tables(scripts, tmp_path):
         text=True,
         check=True,
     ).stdout
+    printed = re.sub(" +", " ", printed)
     assert "| ours | 12.3 | 100 | 0, 1, 2 | 0.520 ± 0.020 | 0.800 ± 0.000 |" in printed
     assert "| deeplab_v3_plus | 12.3 | 100 | 0 | 0.450 | 0.800 |" in printed
     assert "| Pole | 0.520 ± 0.020 | 0.450 |" in printed

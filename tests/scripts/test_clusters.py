@@ -79,7 +79,7 @@ class Slurm:
 
     def run(self, code, **variables):
         process = self.start(code, **variables)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         return process.returncode, out + err
 
     def requeued(self):
@@ -139,7 +139,7 @@ def test_slurm_passes_sigterm_on_and_requeues(slurm):
     while len(list(slurm.folder.glob("arguments-*"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert f"ended with code {exit_codes.TERMINATED}" in out, out + err
     assert slurm.requeued() == ["requeue 123456"]
 

@@ -70,7 +70,7 @@ class Cloud:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     def calls(self):

@@ -80,8 +80,8 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path, moment):
         time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     begun = time.monotonic()
-    assert process.wait(timeout=30) == (143 if moment == "running" else 137)
-    assert time.monotonic() - begun < 10
+    assert process.wait(timeout=50) == (143 if moment == "running" else 137)
+    assert time.monotonic() - begun < 50
 
 
 def test_loads_no_tensorflow():
