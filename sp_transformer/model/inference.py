@@ -100,7 +100,7 @@ class Inference:
         ids = self.model.hard_superpixels(features)
         if not resized:
             return ids
-        return tf.image.resize(ids[..., None], tf.shape(images)[1:3], method="nearest")[..., 0]
+        return _resize_nearest(ids, tf.shape(images)[1:3])
 
     def _features(self, images):
         # A loaded export does not hold callers to its signature, and may come to an end with another size.
@@ -122,6 +122,15 @@ class Inference:
             return logits
         shape = tf.shape(images)
         return resize_bilinear(logits, (shape[1], shape[2]))
+
+
+def _resize_nearest(ids, size):
+    """int32 [B, Y, X] -> [B, *size], each the pixel that its middle lies in; LiteRT does not resize int32 itself."""
+    for axis in (1, 2):
+        # Pixel i of n has its middle at (2 i + 1) / (2 n) of the side.
+        middles = 2 * tf.range(size[axis - 1]) + 1
+        ids = tf.gather(ids, middles * tf.shape(ids)[axis] // (2 * size[axis - 1]), axis=axis)
+    return ids
 
 
 def confidence(logits):

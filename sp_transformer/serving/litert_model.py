@@ -1,10 +1,11 @@
 """Writes model.tflite, by TensorFlow's converter."""
 
 import pathlib
+import re
 import tempfile
 
 import tensorflow as tf
-from tensorflow.lite.python import convert
+from tensorflow.lite.python import convert, convert_phase
 
 from sp_transformer.serving import examples, export_options, portable_model
 from sp_transformer.serving.runtimes import LITERT, MODEL_FILES
@@ -49,6 +50,9 @@ def write(config, model, folder, options) -> None:
       model: a built SPTransformer.
       folder: where to.
       options: the ExportOptions.
+
+    Raises:
+      ValueError: if the model has an operation that LiteRT does not know.
     """
     source = portable_model.PortableModel(config, model, options.image_size)
     functions = {
@@ -67,10 +71,19 @@ def write(config, model, folder, options) -> None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if options.quantization == export_options.FLOAT16:
             converter.target_spec.supported_types = [tf.float16]
-        if options.quantization == export_options.INT8:
-            contents = _convert_to_int8(converter, config, source, options)
-        else:
-            contents = converter.convert()
+        try:
+            if options.quantization == export_options.INT8:
+                contents = _convert_to_int8(converter, config, source, options)
+            else:
+                contents = converter.convert()
+        except convert_phase.ConverterError as error:
+            # Its text holds the whole program.
+            unknown = re.search(r"TF Select ops: (.*)", str(error))
+            if not unknown:
+                raise
+            raise ValueError(
+                f"LiteRT has no kernel for {unknown[1]}, which this model needs; take another --format"
+            ) from None
     (pathlib.Path(folder) / MODEL_FILES[LITERT]).write_bytes(contents)
 
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 from PIL import Image
 
@@ -155,6 +156,18 @@ def test_where_the_config_resizes_outputs_have_the_images_own_size(
         for name in ("superpixel_centroids", "superpixel_confidence"):
             np.testing.assert_allclose(found[name], expected[name], atol=1e-2, err_msg=name)
     np.testing.assert_array_equal(found["superpixel_grid"], [12, 7])
+
+
+def test_an_operation_that_litert_does_not_know_is_named(config, model, tmp_path, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+
+    def enlarged(features):
+        ids = tf.cast(features["pixels"][..., :1], tf.int32)
+        return tf.image.resize(ids, SIZE, method="nearest")[..., 0]
+
+    monkeypatch.setattr(model, "hard_superpixels", enlarged)
+    with pytest.raises(ValueError, match=r"^LiteRT has no kernel for ResizeNearestNeighbor, which"):
+        export.export_model(config, model, tmp_path / "model", options_of("litert"))
 
 
 @pytest.mark.parametrize("quantization", ["dynamic_range", "int8"])
