@@ -54,6 +54,11 @@ def _tuning(model):
     yield Experiment(f"tuning_{model}_equal_weights", "tuning", model, (*half, _EQUAL_WEIGHTS))
 
 
+def _remedy(name, change):
+    """What may help ours, at the recipe's rate; chosen as a rate is, and compared with that rate's tuning run."""
+    return Experiment(f"remedy_{name}", "remedy", OURS, (_HALF_SIZE, _TUNING, change))
+
+
 def _ablation(name, change):
     return Experiment(
         f"ablation_{name}", "ablation", OURS, (_HALF_SIZE, *([change] if change else []))
@@ -85,15 +90,21 @@ _ABLATIONS = (
     _ablation("no_position_embedding", "model { tokenizer { position_embedding: false } }"),
     _ablation("linear", "model { tokenizer { projection: LINEAR } }"),
     _ablation("linear_ffn", "model { tokenizer { projection: LINEAR feed_forward_width: 256 } }"),
-    # Remedies.
-    _ablation("pixel_stride_8", "model { hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }"),
-    _ablation("drop_path", "model { backbone { drop_path_rate: 0.1 } }"),
-    _ablation("zero_branches", "model { zero_initialized_branches: true }"),
-    _ablation("superpixel_loss", "training { superpixel_loss_weight: 0.4 }"),
+)
+
+_REMEDIES = (
+    _remedy("all_endpoints", "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"),
+    _remedy("pixel_stride_8", "model { hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }"),
+    _remedy("double_grid", "model { tokenizer { superpixel_stride: 8 } }"),
+    _remedy("deep_tokenizer", "model { tokenizer { layers: 4 } }"),
+    _remedy("zero_branches", "model { zero_initialized_branches: true }"),
+    _remedy("drop_path", "model { backbone { drop_path_rate: 0.1 } }"),
+    _remedy("superpixel_loss", "training { superpixel_loss_weight: 0.4 }"),
 )
 
 EXPERIMENTS = (
     *_HEADLINE,
     *(experiment for model in (OURS, *PEERS) for experiment in _tuning(model)),
+    *_REMEDIES,
     *_ABLATIONS,
 )

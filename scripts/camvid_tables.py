@@ -16,7 +16,8 @@ from sp_transformer import command_line
 from sp_transformer.benchmarking import report
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-_NONE = "ablation_none"
+# What the experiments of a group are compared with.
+_BASES = {"remedy": "tuning_ours_rate_1e-3", "ablation": "ablation_none"}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -41,7 +42,8 @@ def main(values: flags.FlagValues) -> int:
         ("IoU of classes", class_table(results, "headline")),
         ("Learning curves, mIoU", curve_table(results, "headline")),
         ("Tuning, on a part of the training split", scores_table(results, "tuning")),
-        ("Ablations", ablation_table(results)),
+        ("Remedies, on a part of the training split", difference_table(results, "remedy")),
+        ("Ablations", difference_table(results, "ablation")),
     ):
         if table:
             print(f"### {title}\n\n{markdown(table)}\n")
@@ -106,21 +108,23 @@ def curve_table(results, group):
     return [["step", *runs_of], *rows] if rows else []
 
 
-def ablation_table(results):
-    """mIoU of each ablation and its difference from none of them."""
-    runs_of = of_group(results, "ablation")
-    base = runs_of.get(_NONE)
-    reference = statistics.mean(run["result"]["miou"] for run in base) if base else None
+def difference_table(results, group):
+    """mIoU of each experiment of a group and its difference from their common base, which comes first."""
+    runs_of = of_group(results, group)
+    base = _BASES[group]
+    reference = None
+    if runs_of and base in results:
+        runs_of = {base: results[base]} | runs_of
+        reference = statistics.mean(run["result"]["miou"] for run in results[base])
     rows = []
     for name, runs in runs_of.items():
         scores = [run["result"]["miou"] for run in runs]
         difference = ""
-        if reference is not None and name != _NONE:
+        if reference is not None and name != base:
             difference = f"{statistics.mean(scores) - reference:+.3f}"
         parameters = f"{runs[0]['parameters'] / 1e6:.2f}"
-        rows.append(
-            [name.removeprefix("ablation_"), parameters, seeds(runs), spread(scores), difference]
-        )
+        changed = name.removeprefix(f"{group}_")
+        rows.append([changed, parameters, seeds(runs), spread(scores), difference])
     heading = ["changed", "parameters M", "seeds", "mIoU", "difference"]
     return [heading, *rows] if rows else []
 

@@ -29,10 +29,10 @@ EXACT = Tolerance(1.0, 1.0, 0.0)
 # Rounding decides between two classes that are as good as equally likely. Compiled by XLA (jit_compile), measured on
 # CamVid val with a ResNet-18: 99.99998% of labels, 99.9995% of superpixels, mIoU to 1e-7.
 ROUNDED = Tolerance(0.9999, 0.9999, 0.0005)
-# Weights or activations of 8 significant bits. Measured on CamVid val with a ResNet-18 that computes in bfloat16:
-# 99.75% of labels, 95.8% of superpixels, mIoU to 0.0002. In other models four times as many labels may differ, and
-# twice as many superpixels.
-BFLOAT16 = Tolerance(0.99, 0.9, 0.005)
+# Weights or activations of 8 significant bits. Measured on CamVid val with two ResNet-18 that compute in bfloat16:
+# 99.75% and 99.78% of labels, 95.8% and 96.6% of superpixels, mIoU to 0.0002 and 0.0006. In other models four times as
+# many labels may differ, and twice as many superpixels.
+BFLOAT16 = Tolerance(0.99, 0.92, 0.005)
 QUANTIZED = {
     export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005),
     export_options.DYNAMIC_RANGE: Tolerance(0.95, 0.85, 0.02),

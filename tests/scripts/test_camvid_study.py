@@ -97,8 +97,8 @@ def test_every_experiment_has_a_valid_config_and_a_name_of_its_own(scripts, data
         config = scripts.camvid_study.load_config(experiment.overrides(5), data_dir)
         assert config.training.seed == config.data.seed == 5
         assert config.evaluation.averaged_weights
-        # Tuning never sees the validation split.
-        tuning = experiment.group == "tuning"
+        # What is chosen by its score never sees the validation split.
+        tuning = experiment.group in ("tuning", "remedy")
         splits = (config.data.train_split, config.data.eval_split)
         assert splits == (("fit", "dev") if tuning else ("train", "val")), experiment.name
 
@@ -112,6 +112,7 @@ def test_an_experiment_changes_what_it_says(scripts, data_dir):
     assert config("ablation_1_cross_attention").model.tokenizer.layers == 1
     assert config("ablation_double_grid").model.tokenizer.superpixel_stride == 8
     assert list(config("tuning_ours_equal_weights").training.class_weights) == [1] * 11
+    assert config("remedy_zero_branches").model.zero_initialized_branches
     assert config("tuning_segformer_b0_rate_2e-3").training.learning_rate == 2e-3
     # Ablations have the headline's model, on smaller images.
     none, ours = config("ablation_none"), config("ours")
@@ -200,6 +201,8 @@ def test_tables(scripts, tmp_path):
     for seed, miou in enumerate((0.5, 0.52, 0.54)):
         write_result(tmp_path, "ours", seed, miou)
     write_result(tmp_path, "deeplab_v3_plus", 0, 0.45)
+    write_result(tmp_path, "tuning_ours_rate_1e-3", 0, 0.36)
+    write_result(tmp_path, "remedy_drop_path", 0, 0.37)
     write_result(tmp_path, "ablation_none", 0, 0.4)
     write_result(tmp_path, "ablation_relative", 0, 0.38)
     printed = subprocess.run(
@@ -214,7 +217,8 @@ def test_tables(scripts, tmp_path):
     assert "| Pole | 0.520 ± 0.020 | 0.450 |" in printed
     assert "| 50 | 0.260 ± 0.010 | 0.225 |" in printed
     assert "| relative | 12.34 | 0 | 0.380 | -0.020 |" in printed
-    assert "Tuning" not in printed
+    assert "| tuning_ours_rate_1e-3 | 12.34 | 0 | 0.360 | |" in printed
+    assert "| drop_path | 12.34 | 0 | 0.370 | +0.010 |" in printed
 
 
 def test_tables_need_a_result(tmp_path):
