@@ -110,8 +110,8 @@ class Runtime(abc.ABC):
                 "x".join(map(str, size)) for size in (self.image_size, images.shape[1:3])
             )
             raise ValueError(
-                f"the image is {given} and the model was exported for {taken} pixels; resize the image, or export the "
-                f"model with --size={given}"
+                f"the image is {given} and the model was exported for {taken} pixels; resize it (predict does so with "
+                f"--resize), or export the model with --size={given}"
             )
 
 
