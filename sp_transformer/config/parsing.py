@@ -113,11 +113,9 @@ def _explain_unknown_enum_value(enum_name: str, value: str) -> str:
             if field.enum_type is not None and field.enum_type.full_name == enum_name:
                 known = [entry.name for entry in field.enum_type.values]
                 nearest = nearest_name(value, known)
-                guess = f"did you mean {nearest}? " if nearest else ""
+                guess = f"did you mean {nearest}? The" if nearest else "the"
                 known_names = ", ".join(known)
-                return (
-                    f"{path}.{field.name} {value} is unknown; {guess}The known are: {known_names}"
-                )
+                return f"{path}.{field.name} {value} is unknown; {guess} known are: {known_names}"
     return f"{enum_name} has no value {value}"
 
 

@@ -15,5 +15,5 @@ def unknown_name(field: str, name: str, known: Iterable[str]) -> str:
     """A fault for a value that is not among the known ones, with the nearest and all of them."""
     known = tuple(known)
     nearest = nearest_name(name, known)
-    guess = f'did you mean "{nearest}"? ' if nearest else ""
-    return f'{field} "{name}" is unknown; {guess}The known are: {", ".join(known)}'
+    guess = f'did you mean "{nearest}"? The' if nearest else "the"
+    return f'{field} "{name}" is unknown; {guess} known are: {", ".join(known)}'
