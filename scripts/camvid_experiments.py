@@ -96,6 +96,7 @@ _REMEDIES = (
     _remedy("all_endpoints", "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"),
     _remedy("pixel_stride_8", "model { hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }"),
     _remedy("double_grid", "model { tokenizer { superpixel_stride: 8 } }"),
+    _remedy("cell_mean", "model { tokenizer { queries: CELL_MEAN } }"),
     _remedy("deep_tokenizer", "model { tokenizer { layers: 4 } }"),
     _remedy("zero_branches", "model { zero_initialized_branches: true }"),
     _remedy("drop_path", "model { backbone { drop_path_rate: 0.1 } }"),
