@@ -178,6 +178,9 @@ def test_from_official_archives_to_a_score(official, dataset, tmp_path):
         official.write_folder(data, _camvid_files(official))
         config = "configs/camvid/resnet18.textproto"
     prepare = [f"--config_file={config}", f"--data_dir={data}", f"--output_dir={prepared}"]
+    if dataset == "camvid":
+        # The parts of train that the config names besides go by the drives of the real frames.
+        prepare.append("--splits=train,val")
     assert "Verified" in run("prepare_data", *prepare, "--verify", "--num_workers=2")
     sides = [(data, tmp_path / "from_data"), (prepared, tmp_path / "from_records")]
     found = [_inspect(config, data_dir, folder) for data_dir, folder in sides]
