@@ -68,11 +68,11 @@ def test_a_signal_is_passed_on_and_ends_it(tmp_path, moment):
         "import os, signal, sys, time; "
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); "
         "print('ready', flush=True); "
-        + ("time.sleep(60)" if moment == "running" else "os.kill(os.getpid(), 9)")
+        + ("time.sleep(300)" if moment == "running" else "os.kill(os.getpid(), 9)")
     )
     code = (
         "import sys; from sp_transformer.training import supervisor; "
-        f"sys.exit(supervisor.supervise([sys.executable, '-c', {program!r}], 3, pause=60))"
+        f"sys.exit(supervisor.supervise([sys.executable, '-c', {program!r}], 3, pause=300))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
