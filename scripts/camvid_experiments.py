@@ -23,6 +23,10 @@ _HALF_SIZE = (
 _RATES = ("5e-4", "1e-3", "2e-3")
 _EQUAL_WEIGHTS = "training { " + "class_weights: 1 " * 11 + "}"
 
+_CELL_MEAN = "model { tokenizer { queries: CELL_MEAN } }"
+_ALL_ENDPOINTS = "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"
+_SUPERPIXEL_LOSS = "training { superpixel_loss_weight: 0.4 }"
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -86,21 +90,31 @@ _ABLATIONS = (
     _ablation("scale_1", "model { association { scale: 1 } }"),
     _ablation("1_self_attention", "model { classifier { layers: 1 } }"),
     _ablation("2_self_attention", "model { classifier { layers: 2 } }"),
-    _ablation("cell_mean", "model { tokenizer { queries: CELL_MEAN } }"),
+    _ablation("cell_mean", _CELL_MEAN),
     _ablation("no_position_embedding", "model { tokenizer { position_embedding: false } }"),
     _ablation("linear", "model { tokenizer { projection: LINEAR } }"),
     _ablation("linear_ffn", "model { tokenizer { projection: LINEAR feed_forward_width: 256 } }"),
 )
 
 _REMEDIES = (
-    _remedy("all_endpoints", "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"),
+    _remedy("all_endpoints", _ALL_ENDPOINTS),
     _remedy("pixel_stride_8", "model { hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }"),
     _remedy("double_grid", "model { tokenizer { superpixel_stride: 8 } }"),
-    _remedy("cell_mean", "model { tokenizer { queries: CELL_MEAN } }"),
+    _remedy("cell_mean", _CELL_MEAN),
     _remedy("deep_tokenizer", "model { tokenizer { layers: 4 } }"),
     _remedy("zero_branches", "model { zero_initialized_branches: true }"),
     _remedy("drop_path", "model { backbone { drop_path_rate: 0.1 } }"),
-    _remedy("superpixel_loss", "training { superpixel_loss_weight: 0.4 }"),
+    _remedy("superpixel_loss", _SUPERPIXEL_LOSS),
+    # With what helped most by itself.
+    *(
+        _remedy(f"cell_mean_{name}", f"{_CELL_MEAN} {change}")
+        for name, change in (
+            ("rate_2e-3", "training { learning_rate: 2e-3 }"),
+            ("scale_1", "model { association { scale: 1 } }"),
+            ("all_endpoints", _ALL_ENDPOINTS),
+            ("superpixel_loss", _SUPERPIXEL_LOSS),
+        )
+    ),
 )
 
 EXPERIMENTS = (
