@@ -109,8 +109,11 @@ def evaluate(
             raise ValueError(
                 f"image {example.name!r} of split {config.data.eval_split!r}: {error}"
             ) from error
+        outlined = {pictures.SUPERPIXELS: example.superpixels}
         if superpixels is not None:
-            superpixels.update(example.name, example.image, example.label, example.superpixels)
+            outlined[pictures.SLIC] = superpixels.update(
+                example.name, example.image, example.label, example.superpixels
+            )
         if summary_writer is not None and len(per_image) in drawn:
             with summary_writer.as_default(step=step or 0):
                 _write_picture(inference, example, first_mode, label_map)
@@ -120,7 +123,7 @@ def evaluate(
                 example.image,
                 example.label,
                 example.predictions[first_mode],
-                example.superpixels,
+                outlined,
                 of_image[first_mode],
             )
         per_image.append(_image_scores(example.name, of_image[first_mode]))

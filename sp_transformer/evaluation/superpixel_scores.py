@@ -79,7 +79,7 @@ class SuperpixelScores:
         self._kinds = [_Kind(*kind, self._num_classes, self._ignore_label) for kind in kinds]
         self._per_image = []
 
-    def update(self, name: str, image, label, ids) -> None:
+    def update(self, name: str, image, label, ids) -> np.ndarray | None:
         """Adds an image.
 
         Args:
@@ -87,18 +87,25 @@ class SuperpixelScores:
           image: uint8 [Y, X, 3].
           label: integer [Y, X], train ids.
           ids: int32 [Y, X], the model's superpixels.
+
+        Returns:
+          SLIC's superpixels of the model's count, integer [Y, X], if that is one of the counts compared.
         """
         truth = superpixel_metrics.SuperpixelTruth(
             image, label, self._num_classes, self._ignore_label, self._options.boundary_tolerance
         )
         measured = list(truth.measure_with_components(ids))
         count = measured[0][0]["superpixels"]
+        of_equal_count = None
         for kind in self._kinds[len(measured) :]:
             compared = slic(image, max(1, round(kind.factor * count)), self._options)
             measured.append(truth.measure(compared))
+            if kind.factor == 1:
+                of_equal_count = compared
         for kind, (values, confusion) in zip(self._kinds, measured, strict=True):
             kind.add(values, confusion)
         self._per_image.append({"name": name, **measured[0][0]})
+        return of_equal_count
 
     def results(self) -> dict:
         """What superpixels.json holds.

@@ -227,6 +227,11 @@ def test_report_is_written_where_it_is_asked_for(config, arrays, inference, tmp_
     for number in range(len(arrays)):
         assert text.count(f"<b>images/{number}</b>") == 1
         assert f"Superpixels of images/{number}" in text
+    assert "SLIC, as many of" not in text
+    config.evaluation.superpixels.enabled = True
+    evaluate(config, tmp_path / "compared", inference)
+    text = (tmp_path / "compared" / "report.html").read_text()
+    assert text.count("SLIC, as many of images/") == len(arrays)
 
 
 def test_prediction_that_fits_the_truth_scores_one(config, data_dir, arrays, inference, tmp_path):

@@ -33,7 +33,11 @@ def test_means_of_images_and_curves_by_count():
     scores = superpixel_scores.SuperpixelScores(LABEL_MAP, options(slic_factors=[1, 4]))
     scenes = [scene(seed) for seed in range(3)]
     for each in scenes:
-        scores.update(*each)
+        name, image, _, ids = each
+        compared = scores.update(*each)
+        np.testing.assert_array_equal(
+            compared, superpixel_scores.slic(image, np.unique(ids).size, options()), name
+        )
     results = scores.results()
     measured = []
     for _, image, label, ids in scenes:
@@ -79,7 +83,8 @@ def test_slic_can_be_left_out_and_is_asked_for_by_name(monkeypatch):
     assert superpixel_scores.slic_factors(options()) == superpixel_scores.SLIC_FACTORS
     assert superpixel_scores.slic_factors(options(slic_factors=[0])) == ()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    superpixel_scores.SuperpixelScores(LABEL_MAP, options(slic_factors=[0]))
+    scores = superpixel_scores.SuperpixelScores(LABEL_MAP, options(slic_factors=[0]))
+    assert scores.update(*scene(0)) is None
     with pytest.raises(ValueError, match=r"scikit-image.*sp-transformer\[superpixels\]"):
         superpixel_scores.SuperpixelScores(LABEL_MAP, options())
 

@@ -17,8 +17,10 @@ from sp_transformer.data import drawing
 from sp_transformer.pictures import panels
 
 MAX_SIDE = 720  # Of a large picture, in pixels: two columns on a wide screen.
-LARGE_BYTES = 120_000
+LARGE_BYTES = 100_000
 SMALL_BYTES = 12_000
+# Titles of views with outlines.
+SUPERPIXELS, SLIC = "Superpixels", "SLIC, as many"
 _SMALL_SIDE = 200
 _QUALITIES = (82, 65, 45)
 
@@ -70,7 +72,7 @@ class ReportPictures:
         self._worst, self._best = [], []
         self._small = []
 
-    def add(self, name, image, label, prediction, superpixels, confusion) -> None:
+    def add(self, name, image, label, prediction, outlined, confusion) -> None:
         """Takes an image.
 
         Args:
@@ -78,7 +80,7 @@ class ReportPictures:
           image: uint8 [Y, X, 3].
           label: integer [Y, X] train ids.
           prediction: integer [Y, X] train ids.
-          superpixels: integer [Y, X], or None where there are none.
+          outlined: {title of a view: superpixels, integer [Y, X], or None where there are none}.
           confusion: the ConfusionMatrix of this image.
         """
         place = self._seen
@@ -97,7 +99,7 @@ class ReportPictures:
         for heap, key in ((self._worst, (-miou, -place)), (self._best, (miou, place))):
             if len(heap) < self._count or (heap and key > heap[0][0]):
                 kept = kept or _Kept(
-                    self._label_map, name, image, label, prediction, superpixels, confusion
+                    self._label_map, name, image, label, prediction, outlined, confusion
                 )
                 heapq.heappush(heap, (key, kept))
                 if len(heap) > self._count:
@@ -128,8 +130,10 @@ def _in_order(heap):
 class _Kept:
     """What is needed to draw an image later, at the size of the report."""
 
-    def __init__(self, label_map, name, image, label, prediction, superpixels, confusion):
-        maps = [label, prediction, *([] if superpixels is None else [superpixels])]
+    def __init__(self, label_map, name, image, label, prediction, outlined, confusion):
+        outlined = {title: ids for title, ids in outlined.items() if ids is not None}
+        self._outlined = tuple(outlined)
+        maps = [label, prediction, *outlined.values()]
         self._image, maps = panels.fitted(image, maps, MAX_SIDE)
         # Own copies: a view would keep its whole batch.
         self._maps = [np.array(values, np.int32) for values in maps]
@@ -143,9 +147,8 @@ class _Kept:
         image, label_map = self._image, self._label_map
         label, prediction, *superpixels = self._maps
         views = {"Prediction": encoded_map(drawing.colorize(prediction, label_map), LARGE_BYTES)}
-        if superpixels:
-            outlined = drawing.draw_boundaries(image, superpixels[0])
-            views["Superpixels"] = encoded(outlined, LARGE_BYTES)
+        for title, ids in zip(self._outlined, superpixels, strict=True):
+            views[title] = encoded(drawing.draw_boundaries(image, ids), LARGE_BYTES)
         errors = panels.error_map(label, prediction, label_map.ignore_label, image)
         views["Errors"] = encoded(errors, LARGE_BYTES)
         views["Image"] = encoded(image, LARGE_BYTES)

@@ -58,9 +58,10 @@ def make_evaluation():
             label[:5] = 255
             image = generator.integers(0, 256, (*size, 3), np.uint8)
             ids = np.indices(size)[1] // 8 if superpixels else None
+            outlined = {pictures.SUPERPIXELS: ids, pictures.SLIC: None}
             confusion = total.update(label, prediction)
             name = f"{number} {HOSTILE}"
-            shown.add(name, image, label, prediction, ids, confusion)
+            shown.add(name, image, label, prediction, outlined, confusion)
             per_image.append({"name": name, "miou": confusion.mean_iou()})
         results = total.results()
         evaluation = page.Evaluation(

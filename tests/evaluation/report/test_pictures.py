@@ -39,7 +39,7 @@ def kept(rights, examples=2, thumbnails=3, size=(8, 8)):
         prediction = np.ones(size, int)
         prediction.flat[: right or 0] = 0
         confusion = scored(label, prediction)
-        keeper.add(str(number), image, label, prediction, None, confusion)
+        keeper.add(str(number), image, label, prediction, {}, confusion)
     return keeper
 
 
@@ -79,9 +79,21 @@ def test_views_show_prediction_and_truth_exactly_and_say_which_classes_are_lowes
     label[:20] = 255
     keeper = pictures.ReportPictures(LABEL_MAP, 1, evaluation_pb2.ReportOptions())
     confusion = scored(label, prediction)
-    keeper.add("a", image, label, prediction, np.indices(label.shape)[0] // 50, confusion)
+    rows, columns = np.indices(label.shape)
+    outlined = {pictures.SUPERPIXELS: rows // 50, "none": None, pictures.SLIC: columns // 50}
+    image[:] = 128
+    keeper.add("a", image, label, prediction, outlined, confusion)
     (shown,) = keeper.worst()
-    assert list(shown.views) == ["Prediction", "Superpixels", "Errors", "Image", "Ground truth"]
+    assert list(shown.views) == [
+        "Prediction",
+        *("Superpixels", "SLIC, as many"),
+        *("Errors", "Image", "Ground truth"),
+    ]
+    # Lines along the rows of one, along the columns of the other.
+    for title, axis in ((pictures.SUPERPIXELS, 0), (pictures.SLIC, 1)):
+        differs = np.abs(picture_of(shown.views[title]).astype(int) - 128).max(-1) > 60
+        lines = np.flatnonzero(np.diff(differs.mean(1 - axis) > 0.9, prepend=0) == 1)
+        np.testing.assert_allclose(lines, np.arange(50, label.shape[axis], 50), atol=3)
     np.testing.assert_array_equal(picture_of(shown.views["Prediction"]), COLORS[prediction])
     expected = np.where((label == 255)[..., None], 0, COLORS[label % 150])
     np.testing.assert_array_equal(picture_of(shown.views["Ground truth"]), expected)
@@ -98,7 +110,8 @@ def test_every_picture_stays_within_its_bytes_and_all_within_20_mb():
     options = evaluation_pb2.ReportOptions(examples=1)
     keeper = pictures.ReportPictures(LABEL_MAP, 1, options)
     ids = generator.integers(0, 2000, (1024, 2048))
-    keeper.add("noise", image, label, prediction, ids, scored(label, prediction))
+    outlined = {pictures.SUPERPIXELS: ids, pictures.SLIC: ids}
+    keeper.add("noise", image, label, prediction, outlined, scored(label, prediction))
     (shown,), (small,) = keeper.worst(), keeper.small()
     assert max(shown.size) == pictures.MAX_SIDE
     for uri in shown.views.values():
