@@ -58,9 +58,9 @@ def _tuning(model):
     yield Experiment(f"tuning_{model}_equal_weights", "tuning", model, (*half, _EQUAL_WEIGHTS))
 
 
-def _remedy(name, change):
+def _remedy(name, *changes):
     """What may help ours, at the recipe's rate; chosen as a rate is, and compared with that rate's tuning run."""
-    return Experiment(f"remedy_{name}", "remedy", OURS, (_HALF_SIZE, _TUNING, change))
+    return Experiment(f"remedy_{name}", "remedy", OURS, (_HALF_SIZE, _TUNING, *changes))
 
 
 def _ablation(name, change):
@@ -107,7 +107,7 @@ _REMEDIES = (
     _remedy("superpixel_loss", _SUPERPIXEL_LOSS),
     # With what helped most by itself.
     *(
-        _remedy(f"cell_mean_{name}", f"{_CELL_MEAN} {change}")
+        _remedy(f"cell_mean_{name}", _CELL_MEAN, change)
         for name, change in (
             ("rate_2e-3", "training { learning_rate: 2e-3 }"),
             ("scale_1", "model { association { scale: 1 } }"),
