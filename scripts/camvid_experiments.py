@@ -113,6 +113,11 @@ _REMEDIES = (
             ("scale_1", "model { association { scale: 1 } }"),
             ("all_endpoints", _ALL_ENDPOINTS),
             ("superpixel_loss", _SUPERPIXEL_LOSS),
+            # The time that fewer pixel features save, spent on wider ones.
+            (
+                "wide",
+                "model { channels: 256 hypercolumn { stride: 8 endpoint_strides: [4, 8, 32] } }",
+            ),
         )
     ),
 )
