@@ -25,6 +25,8 @@ _EQUAL_WEIGHTS = "training { " + "class_weights: 1 " * 11 + "}"
 
 _CELL_MEAN = "model { tokenizer { queries: CELL_MEAN } }"
 _ALL_ENDPOINTS = "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"
+# What DeepLabV3Plus has, initial values too: a max-pool in the stem, no branch that starts at zero.
+_KERAS_CV_BACKBONE = 'model { backbone { name: "keras_cv/resnet18" batch_norm_momentum: 0.99 } }'
 _SUPERPIXEL_LOSS = "training { superpixel_loss_weight: 0.4 }"
 
 
@@ -113,11 +115,8 @@ _REMEDIES = (
             ("scale_1", "model { association { scale: 1 } }"),
             ("all_endpoints", _ALL_ENDPOINTS),
             ("superpixel_loss", _SUPERPIXEL_LOSS),
-            # What DeepLabV3Plus has, initial values too: a max-pool in the stem, no branch that starts at zero.
-            (
-                "keras_cv_backbone",
-                'model { backbone { name: "keras_cv/resnet18" batch_norm_momentum: 0.99 } }',
-            ),
+            ("keras_cv_backbone", _KERAS_CV_BACKBONE),
+            ("stem_max_pool", "model { backbone { stem_max_pool: true } }"),
             # The time that fewer pixel features save, spent on wider ones.
             (
                 "wide",
@@ -125,6 +124,13 @@ _REMEDIES = (
             ),
         )
     ),
+    _remedy(
+        "cell_mean_keras_cv_backbone_rate_2e-3",
+        _CELL_MEAN,
+        _KERAS_CV_BACKBONE,
+        "training { learning_rate: 2e-3 }",
+    ),
+    _remedy("keras_cv_backbone", _KERAS_CV_BACKBONE),
 )
 
 EXPERIMENTS = (
