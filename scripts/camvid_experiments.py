@@ -27,6 +27,9 @@ _CELL_MEAN = "model { tokenizer { queries: CELL_MEAN } }"
 _ALL_ENDPOINTS = "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"
 # What DeepLabV3Plus has, initial values too: a max-pool in the stem, no branch that starts at zero.
 _KERAS_CV_BACKBONE = 'model { backbone { name: "keras_cv/resnet18" batch_norm_momentum: 0.99 } }'
+# Two of the differences between that backbone and ours of the same name.
+_FROM_ONE = "model { backbone { zero_init_residual: false } }"
+_LIKE_KERAS_CV = "model { backbone { stem_max_pool: true zero_init_residual: false } }"
 _SUPERPIXEL_LOSS = "training { superpixel_loss_weight: 0.4 }"
 
 
@@ -117,6 +120,8 @@ _REMEDIES = (
             ("superpixel_loss", _SUPERPIXEL_LOSS),
             ("keras_cv_backbone", _KERAS_CV_BACKBONE),
             ("stem_max_pool", "model { backbone { stem_max_pool: true } }"),
+            ("residual_from_one", _FROM_ONE),
+            ("stem_max_pool_residual_from_one", _LIKE_KERAS_CV),
             # The time that fewer pixel features save, spent on wider ones.
             (
                 "wide",

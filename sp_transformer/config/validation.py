@@ -54,7 +54,10 @@ def _check_backbone(faults, backbone):
         faults, f"{path}.batch_norm_momentum", backbone.batch_norm_momentum, 0, 1, open_high=True
     )
     is_resnet = backbone.name in registries.RESNETS
-    resnet_only = ("batch_norm_epsilon", "batch_norm_momentum", "stem_max_pool", "conv_bias")
+    resnet_only = (
+        *("batch_norm_epsilon", "batch_norm_momentum", "stem_max_pool", "conv_bias"),
+        "zero_init_residual",
+    )
     for field in resnet_only:
         if not is_resnet:
             _check_unused(faults, backbone, field, f"one of {', '.join(registries.RESNETS)}")

@@ -97,6 +97,7 @@ def build_backbone(config):
         stem_max_pool=options.stem_max_pool,
         stride_in_first_conv=options.stride_in_first_conv,
         conv_bias=options.conv_bias,
+        zero_init_residual=options.zero_init_residual,
         zero_padding=options.zero_padding,
     )
 

@@ -62,6 +62,10 @@ BROKEN = {
         "resnet50",
     ],
     backbone('name: "convnext_tiny" conv_bias: true'): ["model.backbone.conv_bias true"],
+    backbone('name: "keras_cv/resnet18" zero_init_residual: false'): [
+        "model.backbone.zero_init_residual false has no effect on keras_cv/resnet18",
+        "its default, true",
+    ],
     backbone('name: "convnext_tiny" batch_norm_epsilon: 1e-5'): [
         "model.backbone.batch_norm_epsilon 1e-05 has no effect on convnext_tiny",
         "its default, 0.001",

@@ -31,6 +31,7 @@ def create_backbone(
     stem_max_pool=False,
     stride_in_first_conv=False,
     conv_bias=False,
+    zero_init_residual=True,
     zero_padding=False,
 ):
     """Creates a backbone layer, unbuilt and with random weights.
@@ -46,6 +47,7 @@ def create_backbone(
       stem_max_pool: ResNet only: 3x3/2 max-pool after the stem.
       stride_in_first_conv: ResNet with bottlenecks only: stride in the first 1x1 convolution.
       conv_bias: ResNet only: convolutions carry a bias in front of BatchNorm.
+      zero_init_residual: ResNet only: the last BatchNorm's scale of a residual branch starts at zero.
       zero_padding: ConvNeXt only: kMaX-DeepLab's padding.
 
     Returns:
@@ -67,13 +69,19 @@ def create_backbone(
             drop_path_rate=drop_path_rate,
             stem_max_pool=stem_max_pool,
             stride_in_first_conv=stride_in_first_conv,
-            options=resnet.ConvNormOptions(batch_norm_epsilon, batch_norm_momentum, conv_bias),
+            options=resnet.ConvNormOptions(
+                batch_norm_epsilon,
+                batch_norm_momentum,
+                conv_bias,
+                zero_init_residual=zero_init_residual,
+            ),
             name="backbone",
         )
     for option, value in {
         "stem_max_pool": stem_max_pool,
         "stride_in_first_conv": stride_in_first_conv,
         "conv_bias": conv_bias,
+        "zero_init_residual": not zero_init_residual,
     }.items():
         if value:
             raise ValueError(f"backbone {name} has no option {option}; it is for ResNets, unset it")

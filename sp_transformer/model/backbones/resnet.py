@@ -44,12 +44,14 @@ class ConvNormOptions:
       conv_bias: Whether convolutions carry a bias in front of BatchNorm.
       batch_norm: Whether there is a BatchNorm; without, the convolution carries a bias in its place
         (the inference form, see inference_form.py).
+      zero_init_residual: Whether the last BatchNorm's scale of a residual branch starts at zero.
     """
 
     batch_norm_epsilon: float = 1e-3
     batch_norm_momentum: float = 0.99
     conv_bias: bool = False
     batch_norm: bool = True
+    zero_init_residual: bool = True
 
 
 class ConvNorm(keras.layers.Layer):
@@ -59,7 +61,7 @@ class ConvNorm(keras.layers.Layer):
       filters: Output channels.
       kernel_size: Odd side of the kernel.
       strides: Stride.
-      zero_gamma: Whether BatchNorm's scale starts at zero (the last one of a residual branch).
+      zero_gamma: Whether BatchNorm's scale starts at zero.
       options: ConvNormOptions, or its fields as a dict.
     """
 
@@ -162,6 +164,7 @@ class ResidualBlock(keras.layers.Layer):
         self.stride_in_first_conv, self.drop_path_rate = stride_in_first_conv, drop_path_rate
         self.options = ConvNormOptions(**options) if isinstance(options, dict) else options
         shared = {"options": self.options, "dtype": self.dtype_policy}
+        last = {"zero_gamma": self.options.zero_init_residual, **shared}
         # Tuples, because tf.train.Checkpoint silently leaves out layers in Keras 3 lists.
         if bottleneck:
             first, second = (strides, 1) if stride_in_first_conv else (1, strides)
@@ -169,13 +172,13 @@ class ResidualBlock(keras.layers.Layer):
             self.convs = (
                 ConvNorm(filters, 1, first, name="conv1", **shared),
                 ConvNorm(filters, 3, second, name="conv2", **shared),
-                ConvNorm(self.out_channels, 1, zero_gamma=True, name="conv3", **shared),
+                ConvNorm(self.out_channels, 1, name="conv3", **last),
             )
         else:
             self.out_channels = filters
             self.convs = (
                 ConvNorm(filters, 3, strides, name="conv1", **shared),
-                ConvNorm(filters, 3, zero_gamma=True, name="conv2", **shared),
+                ConvNorm(filters, 3, name="conv2", **last),
             )
         self.shortcut = (
             ConvNorm(self.out_channels, 1, strides, name="shortcut", **shared) if project else None

@@ -17,6 +17,8 @@ _ROOT = "model/"
 _FREE_FIELDS = (
     "model.backbone.drop_path_rate",
     "model.backbone.batch_norm_momentum",
+    "model.backbone.zero_init_residual",
+    "model.zero_initialized_branches",
     "model.hypercolumn.endpoint_strides",
     "model.num_classes",
     "model.input_height",

@@ -35,9 +35,10 @@ def test_options_reach_the_layer():
         stem_max_pool=True,
         stride_in_first_conv=True,
         conv_bias=True,
+        zero_init_residual=False,
     )
     assert layer.name == "backbone"
-    assert layer.options == resnet.ConvNormOptions(1.001e-5, 0.9, True)
+    assert layer.options == resnet.ConvNormOptions(1.001e-5, 0.9, True, zero_init_residual=False)
     assert layer.stem_max_pool and layer.stride_in_first_conv
     assert layer.stage2[-1].drop_path_rate == pytest.approx(0.15 * 2 / 15)
 
@@ -47,5 +48,7 @@ def test_rejects():
         backbones.create_backbone("resnet51", endpoint_strides=[8])
     with pytest.raises(ValueError, match="stem_max_pool"):
         backbones.create_backbone("convnext_tiny", stem_max_pool=True)
+    with pytest.raises(ValueError, match="zero_init_residual"):
+        backbones.create_backbone("convnext_tiny", zero_init_residual=False)
     with pytest.raises(ValueError, match="conv_bias"):
         backbones.create_backbone("keras_cv/resnet18", endpoint_strides=[8], conv_bias=True)

@@ -113,6 +113,17 @@ def test_residual_branches_start_at_zero_and_norms_are_synchronised():
     assert all(norm.synchronized for norm in norms)
 
 
+@pytest.mark.parametrize(("architecture", "convolutions"), [("resnet18", 2), ("resnet50", 3)])
+def test_residual_branches_may_start_at_one(architecture, convolutions):
+    options = resnet.ConvNormOptions(zero_init_residual=False)
+    layer = resnet.ResNet(architecture, [4], options=options)
+    layer(np.zeros((1, 32, 32, 3), np.float32))
+    for block in layer.stage2:
+        assert len(block.convs) == convolutions
+        for conv in block.convs:
+            np.testing.assert_array_equal(conv.norm.gamma, np.ones(conv.filters))
+
+
 def test_drop_path_grows_linearly_over_the_blocks_of_the_full_network():
     layer = resnet.ResNet("resnet18", drop_path_rate=0.7)
     rates = [b.drop_path_rate for stage in range(2, 6) for b in getattr(layer, f"stage{stage}")]

@@ -85,7 +85,9 @@ def test_other_model_options_are_named_and_may_be_accepted(start):
     _, report, _ = start('accepted_differences: "model.backbone.input_normalization"', raw)
     assert report.fits
     # Drop path changes no weight's meaning, and of the decoder only the whole model is asked.
-    assert start(override="model { backbone { drop_path_rate: 0.1 } channels: 32 }")[1].fits
+    assert start(
+        override="model { backbone { drop_path_rate: 0.1 zero_init_residual: false } channels: 32 }"
+    )[1].fits
     with pytest.raises(InitializationError, match=r"model\.channels: 16 there, 32 here"):
         start("part: WHOLE_MODEL", "model { channels: 32 }")
 
