@@ -18,6 +18,7 @@ from sp_transformer.benchmarking import report
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What the experiments of a group are compared with.
 _BASES = {"remedy": "tuning_ours_rate_1e-3", "ablation": "ablation_none"}
+_LAST_LOSSES = 10
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -42,8 +43,8 @@ def main(values: flags.FlagValues) -> int:
         ("IoU of classes", class_table(results, "headline")),
         ("Learning curves, mIoU", curve_table(results, "headline")),
         ("Tuning, on a part of the training split", scores_table(results, "tuning")),
-        ("Remedies, on a part of the training split", difference_table(results, "remedy")),
-        ("Ablations", difference_table(results, "ablation")),
+        ("Remedies, on a part of the training split", scores_table(results, "remedy")),
+        ("Ablations", scores_table(results, "ablation")),
     ):
         if table:
             print(f"### {title}\n\n{markdown(table)}\n")
@@ -62,20 +63,39 @@ def load(folder) -> dict:
 
 
 def scores_table(results, group):
-    """Rows of the experiments of a group, the heading first; none if there is no result."""
-    rows = [
-        [
-            name,
-            f"{runs[0]['parameters'] / 1e6:.1f}",
-            f"{runs[0]['steps']:,}",
-            seeds(runs),
-            spread(run["result"]["miou"] for run in runs),
-            spread(run["result"]["pixel_accuracy"] for run in runs),
-        ]
-        for name, runs in of_group(results, group).items()
-    ]
-    heading = ["run", "parameters M", "steps", "seeds", "mIoU", "pixel accuracy"]
-    return [heading, *rows] if rows else []
+    """Rows of the experiments of a group, the heading first; none if there is no result.
+
+    Where the group has a common base, that comes first and the differences from its mIoU are told.
+    """
+    runs_of = of_group(results, group)
+    base = results.get(_BASES.get(group)) if runs_of else None
+    if base:
+        runs_of = {_BASES[group]: base} | runs_of
+    rows = []
+    for name, runs in runs_of.items():
+        row = {
+            "run": name.removeprefix(f"{group}_"),
+            "parameters M": f"{runs[0]['parameters'] / 1e6:.2f}",
+            "steps": f"{runs[0]['steps']:,}",
+            "seeds": ", ".join(str(run["seed"]) for run in runs),
+            "training loss": spread((training_loss(run) for run in runs), digits=2),
+            "mIoU": spread(miou(run) for run in runs),
+        }
+        if base:
+            difference = statistics.mean(map(miou, runs)) - statistics.mean(map(miou, base))
+            row["difference"] = "" if runs is base else f"{difference:+.3f}"
+        row["pixel accuracy"] = spread(run["result"]["pixel_accuracy"] for run in runs)
+        rows.append(row)
+    return [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+
+
+def miou(run) -> float:
+    return run["result"]["miou"]
+
+
+def training_loss(run) -> float:
+    """The mean of the last logged losses: one batch alone says little."""
+    return statistics.mean(loss for _, loss in run["curve"][-_LAST_LOSSES:])
 
 
 def class_table(results, group):
@@ -108,45 +128,20 @@ def curve_table(results, group):
     return [["step", *runs_of], *rows] if rows else []
 
 
-def difference_table(results, group):
-    """mIoU of each experiment of a group and its difference from their common base, which comes first."""
-    runs_of = of_group(results, group)
-    base = _BASES[group]
-    reference = None
-    if runs_of and base in results:
-        runs_of = {base: results[base]} | runs_of
-        reference = statistics.mean(run["result"]["miou"] for run in results[base])
-    rows = []
-    for name, runs in runs_of.items():
-        scores = [run["result"]["miou"] for run in runs]
-        difference = ""
-        if reference is not None and name != base:
-            difference = f"{statistics.mean(scores) - reference:+.3f}"
-        parameters = f"{runs[0]['parameters'] / 1e6:.2f}"
-        changed = name.removeprefix(f"{group}_")
-        rows.append([changed, parameters, seeds(runs), spread(scores), difference])
-    heading = ["changed", "parameters M", "seeds", "mIoU", "difference"]
-    return [heading, *rows] if rows else []
-
-
 def of_group(results, group) -> dict:
     """The results of one group of experiments."""
     names = [e.name for e in camvid_experiments.EXPERIMENTS if e.group == group]
     return {name: results[name] for name in names if name in results}
 
 
-def seeds(runs) -> str:
-    return ", ".join(str(run["seed"]) for run in runs)
-
-
-def spread(values) -> str:
+def spread(values, digits=3) -> str:
     """The mean, and from three values on the sample's standard deviation; below, all values where there are two."""
     values = list(values)
-    mean = f"{statistics.mean(values):.3f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
     if len(values) > 2:
-        return f"{mean} ± {statistics.stdev(values):.3f}"
+        return f"{mean} ± {statistics.stdev(values):.{digits}f}"
     if len(values) == 2:
-        return f"{mean} ({min(values):.3f}, {max(values):.3f})"
+        return f"{mean} ({min(values):.{digits}f}, {max(values):.{digits}f})"
     return mean
 
 

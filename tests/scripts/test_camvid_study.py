@@ -186,6 +186,8 @@ def write_result(folder, name, seed, miou, **changes):
         "seed": seed,
         "steps": 100,
         "parameters": 12_340_000,
+        # Of which the last ten count: 0.5.
+        "curve": [[step, 9.0 if step <= 80 else 0.5] for step in range(8, 168, 8)],
         "evaluations": [{"step": 50, "miou": miou / 2}, {"step": 100, "miou": miou}],
         "result": {
             "miou": miou,
@@ -214,11 +216,13 @@ def test_tables(scripts, tmp_path):
     write_result(tmp_path, "ablation_none", 0, 0.4)
     write_result(tmp_path, "ablation_relative", 0, 0.38)
     printed = printed_tables(tmp_path)
-    assert "| ours | 12.3 | 100 | 0, 1, 2 | 0.520 ± 0.020 | 0.800 ± 0.000 |" in printed
-    assert "| deeplab_v3_plus | 12.3 | 100 | 0 | 0.450 | 0.800 |" in printed
+    assert (
+        "| ours | 12.34 | 100 | 0, 1, 2 | 0.50 ± 0.00 | 0.520 ± 0.020 | 0.800 ± 0.000 |" in printed
+    )
+    assert "| deeplab_v3_plus | 12.34 | 100 | 0 | 0.50 | 0.450 | 0.800 |" in printed
     assert "| Pole | 0.520 ± 0.020 | 0.450 |" in printed
     assert "| 50 | 0.260 ± 0.010 | 0.225 |" in printed
-    assert "| relative | 12.34 | 0 | 0.380 | -0.020 |" in printed
+    assert "| relative | 12.34 | 100 | 0 | 0.50 | 0.380 | -0.020 | 0.800 |" in printed
     assert "Tuning" not in printed and "Remedies" not in printed
 
 
@@ -226,8 +230,8 @@ def test_remedies_are_compared_with_a_tuning_run(scripts, tmp_path):
     write_result(tmp_path, "tuning_ours_rate_1e-3", 0, 0.36)
     write_result(tmp_path, "remedy_drop_path", 0, 0.37)
     printed = printed_tables(tmp_path)
-    assert "| tuning_ours_rate_1e-3 | 12.34 | 0 | 0.360 | |" in printed
-    assert "| drop_path | 12.34 | 0 | 0.370 | +0.010 |" in printed
+    assert "| tuning_ours_rate_1e-3 | 12.34 | 100 | 0 | 0.50 | 0.360 | | 0.800 |" in printed
+    assert "| drop_path | 12.34 | 100 | 0 | 0.50 | 0.370 | +0.010 | 0.800 |" in printed
     assert "Headline" not in printed
 
 
