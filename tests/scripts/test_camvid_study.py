@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sp_transformer.protos import model_pb2
+
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 # Tracing is what takes time: a trunk without its last stages.
@@ -114,6 +116,11 @@ def test_an_experiment_changes_what_it_says(scripts, data_dir):
     assert list(config("tuning_ours_equal_weights").training.class_weights) == [1] * 11
     assert config("remedy_zero_branches").model.zero_initialized_branches
     assert config("tuning_segformer_b0_rate_2e-3").training.learning_rate == 2e-3
+    # What tuning started from is the paper's model on DeepLab2's backbone, whatever the recipe has become.
+    baseline = config("ours_baseline").model
+    assert baseline.tokenizer.queries == model_pb2.TokenizerOptions.LEARNED
+    assert baseline.backbone.zero_init_residual and not baseline.backbone.stem_max_pool
+    assert config("tuning_ours_rate_1e-3").model == baseline
     # Ablations have the headline's model, on smaller images.
     none, ours = config("ablation_none"), config("ours")
     assert (none.data.crop_height, ours.data.crop_height) == (192, 288)
@@ -228,10 +235,10 @@ def test_tables(scripts, tmp_path):
 
 def test_remedies_are_compared_with_a_tuning_run(scripts, tmp_path):
     write_result(tmp_path, "tuning_ours_rate_1e-3", 0, 0.36)
-    write_result(tmp_path, "remedy_drop_path", 0, 0.37)
+    write_result(tmp_path, "remedy_cell_mean", 0, 0.37)
     printed = printed_tables(tmp_path)
     assert "| tuning_ours_rate_1e-3 | 12.34 | 100 | 0 | 0.50 | 0.360 | | 0.800 |" in printed
-    assert "| drop_path | 12.34 | 100 | 0 | 0.50 | 0.370 | +0.010 | 0.800 |" in printed
+    assert "| cell_mean | 12.34 | 100 | 0 | 0.50 | 0.370 | +0.010 | 0.800 |" in printed
     assert "Headline" not in printed
 
 
