@@ -10,6 +10,7 @@ import sp_transformer as spt
 from sp_transformer.config import derived, loading
 from sp_transformer.model import builder, summary
 from sp_transformer.model.backbones import convnext
+from sp_transformer.protos import model_pb2
 
 # Config, trainable parameters, multiply-adds in G.
 ROWS = [
@@ -103,4 +104,8 @@ def test_config_builds(path, monkeypatch):
     assert model.num_classes == derived.num_classes(config)
     height, width = derived.input_size(config)
     stride = config.model.tokenizer.superpixel_stride
-    assert model.tokenizer.query_table.shape[:2] == (height // stride, width // stride)
+    tokenizer = model.tokenizer
+    rows, columns = (side // tokenizer.cell_size for side in tokenizer.pixel_grid)
+    assert (rows, columns) == (height // stride, width // stride)
+    if config.model.tokenizer.queries == model_pb2.TokenizerOptions.LEARNED:
+        assert tokenizer.query_table.shape[:2] == (rows, columns)
