@@ -41,7 +41,7 @@ class RunDirectory(runtime.Runtime):
     format = "run"
 
     def __init__(self, config_file, weights_path):
-        """Builds the model and reads its weights.
+        """Builds the model and reads its weights, or their moving average where the config says that this is scored.
 
         Args:
           config_file: the run's config.textproto.
@@ -58,8 +58,13 @@ class RunDirectory(runtime.Runtime):
         from sp_transformer.model import builder, inference, weights
 
         self.model = builder.build_model(self.config)
-        step = weights.restore_model(self.model, os.fspath(weights_path))
-        self.about = {"sp_transformer": version.__version__, "step": step}
+        averaged = self.config.evaluation.averaged_weights
+        step = weights.restore_model(self.model, os.fspath(weights_path), averaged)
+        self.about = {
+            "sp_transformer": version.__version__,
+            "step": step,
+            "averaged_weights": averaged,
+        }
         self._inference = inference.Inference(self.model, self.config.data)
 
     def _run(self, images):
