@@ -18,6 +18,10 @@ _LOSSLESS = "ffv1"
 _SOUND_OF_MP4 = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus")
 _CAMERA_FORMATS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
 _DEFAULT_RATE = fractions.Fraction(25)
+_UNSPECIFIED = 2  # FFmpeg's number of a colour matrix that is not told.
+_LIMITED_RANGE = 1  # Its number of the range 16 to 235.
+# MPEG-4's clock has 16 bits; this one has the times of all usual rates.
+_MPEG4_TIME_BASE = fractions.Fraction(1, 60000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +159,10 @@ class VideoReader:
 
     def _upright(self, frame, size):
         height, width = size or (frame.height, frame.width)
-        image = frame.to_ndarray(format="rgb24", width=width, height=height)
+        matrix = None
+        if frame.colorspace == _UNSPECIFIED and "yuv" in frame.format.name:
+            matrix = _matrix(self._av, frame.height, frame.width)
+        image = frame.reformat(width, height, "rgb24", src_colorspace=matrix).to_ndarray()
         # The display matrix counts its angle counter-clockwise, as NumPy does.
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
@@ -215,6 +222,9 @@ class VideoWriter:
             array = _even(array)
         layout = {2: "gray" if array.dtype == np.uint8 else "gray16le", 3: "rgb24"}[array.ndim]
         frame = self._av.VideoFrame.from_ndarray(array, format=layout)
+        if not self._lossless:
+            matrix = _matrix(self._av, *array.shape[:2])
+            frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=matrix)
         frame.pts, frame.time_base = time, self._reader.time_base
         self._container.mux(self._stream.encode(frame))
         self.num_frames += 1
@@ -257,7 +267,21 @@ class VideoWriter:
         )
         stream.height, stream.width = array.shape[:2]
         stream.pix_fmt = layout
-        stream.codec_context.time_base = self._reader.time_base
+        context = stream.codec_context
+        context.time_base = self._reader.time_base
+        if codec == "mpeg4":
+            context.time_base = max(context.time_base, _MPEG4_TIME_BASE)
+        if not self._lossless:
+            # Told, as players guess by the size, and not all alike.
+            context.colorspace = _matrix(self._av, *array.shape[:2])
+            context.color_range = _LIMITED_RANGE
+
+
+def _matrix(av, height, width):
+    """The matrix of colours that players take a video of this size to have where it does not tell: HD has BT.709."""
+    is_high_definition = width >= 1280 or height > 576
+    matrices = av.video.reformatter.Colorspace
+    return matrices.ITU709 if is_high_definition else matrices.ITU601
 
 
 def _even(image):

@@ -89,6 +89,64 @@ def test_a_copy_has_the_frames_the_times_and_the_rate(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.mkv", "copy.mp4", "in.mp4"]
 
 
+# Y, Cb, Cr of (200, 30, 30) in the range 16 to 235: ITU-R BT.601 and BT.709, in the formulas' own numbers.
+YUV_OF_RED = {"601": (85, 103, 203), "709": (73, 111, 203)}
+
+
+def yuv_of(rgb, red, blue):
+    """By the definition: luma is a weighted sum, the others are differences from it, scaled."""
+    r, g, b = np.array(rgb) / 255
+    luma = red * r + (1 - red - blue) * g + blue * b
+    y, cb, cr = luma, (b - luma) / (2 * (1 - blue)), (r - luma) / (2 * (1 - red))
+    return np.round([16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr])
+
+
+def write_yuv(path, size, yuv, told=None):
+    """One colour; `told` is FFmpeg's number of its matrix, by default not told."""
+    frame = av.VideoFrame(size[1], size[0], "yuv420p")
+    for plane, value in zip(frame.planes, yuv, strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        if told is not None:
+            stream.codec_context.colorspace = told
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"), [((48, 64), "601"), ((576, 720), "601"), ((720, 960), "709")]
+)
+def test_colours_are_those_of_the_matrix_that_players_take(tmp_path, size, matrix):
+    weights = {"601": (0.299, 0.114), "709": (0.2126, 0.0722)}
+    np.testing.assert_array_equal(yuv_of((200, 30, 30), *weights[matrix]), YUV_OF_RED[matrix])
+    _, (frame,), _ = copy(write_yuv(tmp_path / "in.mp4", size, YUV_OF_RED[matrix]), tmp_path)
+    assert np.abs(frame.image.astype(int) - (200, 30, 30)).max() <= 3
+    with av.open(str(tmp_path / "copy.mp4")) as container:
+        (copied,) = container.decode(video=0)
+    planes = [np.asarray(plane).reshape(-1)[0] for plane in copied.planes]
+    assert np.abs(np.array(planes, int) - YUV_OF_RED[matrix]).max() <= 2
+    assert copied.colorspace == {"601": 5, "709": 1}[matrix]
+
+
+def test_a_matrix_that_is_told_is_taken(tmp_path):
+    path = write_yuv(tmp_path / "in.mp4", (720, 960), YUV_OF_RED["601"], told=5)
+    _, (frame,) = read(path)
+    assert np.abs(frame.image.astype(int) - (200, 30, 30)).max() <= 3
+
+
+def test_without_h264_a_fine_clock_is_no_obstacle(tmp_path, monkeypatch):
+    path = tmp_path / "in.ts"
+    write_video(path, frames=5)
+    monkeypatch.setattr(video, "_ENCODERS", video._ENCODERS[1:])
+    reader, frames, _ = copy(path, tmp_path)
+    assert reader.time_base == fractions.Fraction(1, 90000)
+    again, copies = read(tmp_path / "copy.mp4")
+    np.testing.assert_allclose(seconds(copies, again), seconds(frames, reader), atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_label_maps_are_kept_to_the_bit_in_any_size(tmp_path, dtype):
     path = write_video(tmp_path / "in.mp4", frames=3)
