@@ -8,10 +8,19 @@ import pathlib
 from sp_transformer.config import derived, parsing, resizing
 
 _MEMORY_INFO = pathlib.Path("/proc/meminfo")
-# (limit, use) of the container that this process may run in: control groups of version 2 and of version 1.
+# Of the container that this process may run in, control groups of version 2 and of version 1: limit, use, and the file
+# and entry that say how much of the use is a cache of files which the kernel drops when memory is asked for.
 _CONTAINERS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    (
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory.current",
+        ("/sys/fs/cgroup/memory.stat", "inactive_file"),
+    ),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"),
+    ),
 )
 # What backbone, hypercolumn and tokenizer hold of each pixel that they see (measured in docs/predict.md), with a margin
 # for features that are finer than ResNet-50's of stride 8, ...
@@ -97,10 +106,11 @@ def available_bytes() -> int | None:
     for line in _lines(_MEMORY_INFO):
         if line.startswith("MemAvailable:"):
             candidates.append(int(line.split()[1]) * 1024)
-    for limit, use in _CONTAINERS:
+    for limit, use, (statistics, entry) in _CONTAINERS:
         limit, use = _lines(limit), _lines(use)
         if limit and use and limit[0].isdigit():
-            candidates.append(int(limit[0]) - int(use[0]))
+            rows = dict(line.split(maxsplit=1) for line in _lines(statistics))
+            candidates.append(int(limit[0]) - int(use[0]) + int(rows.get(entry, 0)))
     return max(min(candidates), 0) if candidates else None
 
 

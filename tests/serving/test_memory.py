@@ -54,14 +54,19 @@ def test_a_limit_of_the_users_own_takes_the_place_of_the_estimate(config):
 
 
 def test_what_is_free_is_the_least_of_machine_and_container(tmp_path, monkeypatch):
-    machine, limit, use = (tmp_path / name for name in ("meminfo", "max", "current"))
+    machine, limit, use, stat = (
+        tmp_path / name for name in ("meminfo", "max", "current", "memory.stat")
+    )
     machine.write_text("MemTotal: 100 kB\nMemAvailable:       50 kB\n")
     monkeypatch.setattr(memory, "_MEMORY_INFO", machine)
-    monkeypatch.setattr(memory, "_CONTAINERS", [(limit, use)])
+    monkeypatch.setattr(memory, "_CONTAINERS", [(limit, use, (stat, "inactive_file"))])
     assert memory.available_bytes() == 51200
     limit.write_text("30000\n")
     use.write_text("10000\n")
     assert memory.available_bytes() == 20000
+    # A cache of files gives way.
+    stat.write_text("anon 1000\ninactive_file 9000\nactive_file 700\n")
+    assert memory.available_bytes() == 29000
     limit.write_text("max\n")
     assert memory.available_bytes() == 51200
     monkeypatch.setattr(memory, "_MEMORY_INFO", tmp_path / "absent")
