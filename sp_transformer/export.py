@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from sp_transformer import command_line, exit_codes
-from sp_transformer.serving import export_options, stablehlo_options
+from sp_transformer.serving import export_options, placement, stablehlo_options
 from sp_transformer.serving.runtimes import LITERT, ONNX, SAVED_MODEL, STABLEHLO
 
 # Flags that go with one format only.
@@ -153,7 +153,7 @@ def main(values: flags.FlagValues) -> int:
         config = _in_float32(config)
     export_options.check(config, options)
     # Before the model is built, which takes longer.
-    export_options.check_export_dir(values.export_dir, options.format, options.overwrite)
+    placement.check_export_dir(values.export_dir, options.format, options.overwrite)
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     import keras
 

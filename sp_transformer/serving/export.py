@@ -15,6 +15,7 @@ from sp_transformer.serving import (
     export_options,
     litert_model,
     onnx_model,
+    placement,
     provenance,
     saved_model,
     stablehlo,
@@ -42,10 +43,11 @@ def export_model(
       weights: words for where weights without a checkpoint come from.
 
     Returns:
-      export_dir as a path.
+      export_dir as an absolute path, links followed.
 
     Raises:
       ValueError: if options do not fit, or `export_dir` is in use.
+      OSError: if a file cannot be written; a finished export that cannot be moved into place is kept, and named.
       VerificationError: if the export differs from the model by more than serving/tolerances.py allows, or does not
         run. Nothing is left behind then.
     """
@@ -54,8 +56,9 @@ def export_model(
     if options.format != SAVED_MODEL:
         size = options.image_size or derived.input_size(config)
         options = dataclasses.replace(options, image_size=size)
-    export_dir = pathlib.Path(export_dir).absolute()
-    export_options.check_export_dir(export_dir, options.format, options.overwrite)
+    # Where a link points: the finished export is to lie there, on that disk, and not in place of the link.
+    export_dir = pathlib.Path(export_dir).resolve()
+    placement.check_export_dir(export_dir, options.format, options.overwrite)
     export_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -77,12 +80,20 @@ def export_model(
         else:
             _WRITERS[options.format](config, model, temporary, options)
         metrics = provenance.metrics(checkpoint, step)
+        about[placement.FILES] = placement.own_files(temporary)
         assets.write(temporary, config, derived.label_map(config), about, metrics)
         inference = inference_lib.Inference(model, config.data)
         report = verification.verify(config, inference, temporary, options)
-        _move_into_place(temporary, export_dir)
-    finally:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    try:
+        placement.move_into_place(temporary, export_dir, options.format)
+    except OSError as error:
+        raise OSError(
+            f"the export is finished, and cannot be moved to {export_dir}: {error}. It is kept in {temporary}"
+        ) from error
+    shutil.rmtree(temporary, ignore_errors=True)
     print(f"{export_dir}: {verification.verdict(report)}", flush=True)
     return export_dir
 
@@ -121,18 +132,3 @@ def _superpixel_grid(config, model, size):
     multiple, stride = model.size_multiple, model.superpixel_stride
     resized = resizing.resized_size(*size, config.data)
     return [-(-int(side) // multiple) * multiple // stride for side in resized]
-
-
-def _move_into_place(temporary: pathlib.Path, export_dir: pathlib.Path) -> None:
-    """Renames, because a rename within one folder is whole or not at all."""
-    old = export_dir.with_name(f".{export_dir.name}.{os.getpid()}.old")
-    if not export_dir.exists():
-        os.rename(temporary, export_dir)
-        return
-    os.rename(export_dir, old)
-    try:
-        os.rename(temporary, export_dir)
-    except OSError:
-        os.rename(old, export_dir)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -5,11 +5,10 @@ Shapes: Y, X are the height and width of the images in pixels.
 
 import dataclasses
 import importlib.util
-import pathlib
 
 from sp_transformer.protos import training_pb2
 from sp_transformer.serving import stablehlo_options
-from sp_transformer.serving.runtimes import LITERT, MODEL_FILES, ONNX, SAVED_MODEL, STABLEHLO
+from sp_transformer.serving.runtimes import LITERT, ONNX, SAVED_MODEL, STABLEHLO
 
 FORMATS = (SAVED_MODEL, ONNX, LITERT, STABLEHLO)
 NOT_QUANTIZED = "none"
@@ -102,26 +101,3 @@ def _check_packages(options):
             if (package, extra) in runners:
                 mend += ", or --verify_images=0 to export without the verification"
             raise ValueError(f"format {options.format!r} needs {package}, which is missing: {mend}")
-
-
-def check_export_dir(export_dir, model_format, overwrite: bool) -> None:
-    """Refuses a folder that is in use; cheap, so that binaries can ask before they build a model.
-
-    Raises:
-      ValueError: if `export_dir` is a file, or holds something, unless that is an export of this format and
-        `overwrite` is set.
-    """
-    export_dir = pathlib.Path(export_dir)
-    if export_dir.exists() and not export_dir.is_dir():
-        raise ValueError(f"export_dir {str(export_dir)!r} is a file; name a folder")
-    if not export_dir.is_dir() or not any(export_dir.iterdir()):
-        return
-    if not (export_dir / MODEL_FILES[model_format]).exists():
-        raise ValueError(
-            f"export_dir {str(export_dir)!r} holds files that are no export of format {model_format!r}, so it is not "
-            "replaced, with or without --overwrite; name a new folder"
-        )
-    if not overwrite:
-        raise ValueError(
-            f"export_dir {str(export_dir)!r} already holds an export; name a new folder, or replace it with --overwrite"
-        )

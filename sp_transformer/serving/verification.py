@@ -15,7 +15,15 @@ import sp_transformer
 from sp_transformer import environment
 from sp_transformer.config import derived
 from sp_transformer.evaluation import metrics
-from sp_transformer.serving import assets, examples, sampling, stablehlo_options, tolerances
+from sp_transformer.serving import (
+    assets,
+    examples,
+    sampling,
+    stablehlo_options,
+    table_verification,
+    tolerances,
+)
+from sp_transformer.serving.runtimes import runtime
 
 _WORKER = "sp_transformer.serving.verification_worker"
 _SMALLEST_PROBABILITY = 1e-30  # Of a float32: what is less may have been rounded to 0.
@@ -63,7 +71,7 @@ def verify(config, inference, folder, options) -> dict:
         **json.loads(str(results["about"])),
         "environment": environment.describe(),
     }
-    faults = _faults(report)
+    faults = faults_of(report)
     report["passed"] = not faults
     assets.write_json(folder / assets.VERIFICATION, report)
     if faults:
@@ -125,15 +133,17 @@ def compare(config, found, expected, results) -> dict:
 
     Returns:
       "equal_labels" and "equal_superpixels" (shares of all pixels), "max_probability_difference" and
-      "max_logit_difference" (of logits less their log-sum-exp, which all exports tell: of log-probabilities), and
-      "miou_checkpoint", "miou_export", "miou_difference", None without any truth.
+      "max_logit_difference" (of logits less their log-sum-exp, which all exports tell: of log-probabilities),
+      "misplaced_probability" (the share that lies on other classes, mean of the pixels), what
+      `TableComparison.result` gives, and "miou_checkpoint", "miou_export", "miou_difference", None without any truth.
     """
     label_map = derived.label_map(config)
     scores = [
         metrics.ConfusionMatrix(label_map.num_classes, label_map.ignore_label) for _ in range(2)
     ]
     equal = {"labels": 0, "labels_alone": 0, "superpixels": 0}
-    pixels, difference, logit_difference = 0, 0.0, 0.0
+    pixels, difference, logit_difference, misplaced = 0, 0.0, 0.0, []
+    tables = table_verification.TableComparison()
     for number, (example, wanted) in enumerate(zip(found, expected, strict=True)):
         result = {name: results[f"{number}/{name}"] for name in (*equal, "probabilities")}
         pixels += wanted["labels"].size
@@ -141,6 +151,9 @@ def compare(config, found, expected, results) -> dict:
             equal[name] += int(np.sum(result[name] == wanted[name.removesuffix("_alone")]))
         pair = result["probabilities"], wanted["probabilities"]
         difference = max(difference, _largest_difference(*pair))
+        misplaced.append(np.mean(np.sum(np.abs(np.subtract(*pair)), -1) / 2))
+        table = {name: results[f"{number}/{name}"] for name in runtime.TABLE}
+        tables.update(result["superpixels"], table, wanted)
         logits = (np.log(np.maximum(values, _SMALLEST_PROBABILITY)) for values in pair)
         logit_difference = max(logit_difference, _largest_difference(*logits))
         if example.labels is not None:
@@ -153,6 +166,8 @@ def compare(config, found, expected, results) -> dict:
         "equal_superpixels": equal["superpixels"] / pixels,
         "max_probability_difference": difference,
         "max_logit_difference": logit_difference,
+        "misplaced_probability": _finite(np.mean(misplaced)),
+        **tables.result(),
         "miou_checkpoint": miou[0],
         "miou_export": miou[1],
         "miou_difference": abs(miou[1] - miou[0]) if known else None,
@@ -160,8 +175,12 @@ def compare(config, found, expected, results) -> dict:
 
 
 def _largest_difference(found, expected):
+    return _finite(np.max(np.abs(found - expected)))
+
+
+def _finite(difference):
     # NaN is the largest difference there is.
-    return float(np.nan_to_num(np.max(np.abs(found - expected)), nan=np.inf))
+    return float(np.nan_to_num(difference, nan=np.inf))
 
 
 def verdict(report) -> str:
@@ -186,22 +205,32 @@ def verdict(report) -> str:
 
 def _expected(inference, image):
     batch = tf.constant(image)
-    labels, superpixels = inference.labels_and_superpixels(batch)
+    outputs = inference.superpixels(batch)
     return {
-        "labels": labels.numpy(),
-        "superpixels": superpixels.numpy(),
+        **{name: value.numpy() for name, value in outputs.items()},
         "probabilities": sampling.sample(inference.probabilities(batch).numpy()),
     }
 
 
-def _faults(report):
+def faults_of(report) -> list[str]:
+    """What of a report, as `verify` writes it, is outside its tolerance, in words."""
     faults = []
-    for name in ("equal_labels", "equal_superpixels"):
-        if not report[name] >= report["tolerance"][name]:
-            faults.append(f"{name} {report[name]:.4%} is below {report['tolerance'][name]:.4%}")
+    tolerance = report["tolerance"]
+    for name, limit in (
+        ("equal_labels", tolerance["equal_labels"]),
+        ("equal_superpixels", tolerance["equal_superpixels"]),
+        ("equal_superpixel_classes", tolerance["equal_superpixels"]),
+    ):
+        if not report[name] >= limit:
+            faults.append(f"{name} {report[name]:.4%} is below {limit:.4%}")
+    for name in ("misplaced_probability", "mean_confidence_difference"):
+        if not report[name] <= tolerance["probabilities"]:
+            faults.append(f"{name} {report[name]:.2g} is above {tolerance['probabilities']}")
+    if report["superpixels_off_map"]:
+        faults.append(
+            f"pixels or centroids of {report['superpixels_off_map']} superpixels are not those of the export's own map"
+        )
     difference = report["miou_difference"]
-    if difference is not None and not difference <= report["tolerance"]["miou"]:
-        faults.append(f"mIoU differs by {difference:.5f}, more than {report['tolerance']['miou']}")
-    if not np.isfinite(report["max_probability_difference"]):
-        faults.append("probabilities are not finite")
+    if difference is not None and not difference <= tolerance["miou"]:
+        faults.append(f"mIoU differs by {difference:.5f}, more than {tolerance['miou']}")
     return faults

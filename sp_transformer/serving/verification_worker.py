@@ -16,6 +16,7 @@ import numpy as np
 
 from sp_transformer import exit_codes
 from sp_transformer.serving import runtimes, sampling
+from sp_transformer.serving.runtimes import runtime
 
 _WARMUP = 2
 _LEAST_RUNS, _MOST_RUNS = 3, 15
@@ -38,7 +39,7 @@ def main(arguments):
     for key in images.files:
         image = images[key]
         outputs = model.run(image)
-        for name in ("labels", "superpixels"):
+        for name in (*runtime.MAPS, *runtime.TABLE):
             results[f"{key}/{name}"] = outputs[name]
         results[f"{key}/labels_alone"] = model.labels(image)
         results[f"{key}/probabilities"] = sampling.sample(model.probabilities(image))

@@ -220,6 +220,26 @@ def test_overwrite_replaces_and_an_empty_folder_is_taken(config, model, exported
     assert (empty / "saved_model.pb").exists()
 
 
+def test_an_export_that_cannot_be_moved_is_kept(config, model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export.placement, "move_into_place", fail)
+    with pytest.raises(OSError, match=r"cannot be moved to .*/model: No space .* kept in (.*)"):
+        export.export_model(config, model, tmp_path / "model", UNVERIFIED)
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "saved_model.pb").exists() and kept.name != "model"
+
+
+def test_the_export_lies_where_a_link_points(config, model, tmp_path):
+    (tmp_path / "disk" / "empty").mkdir(parents=True)
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "empty")
+    export.export_model(config, model, tmp_path / "model", UNVERIFIED)
+    assert (tmp_path / "model").is_symlink()
+    assert (tmp_path / "disk" / "empty" / "saved_model.pb").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "model"]
+
+
 @pytest.mark.parametrize("old", [False, True])
 def test_an_export_that_differs_from_the_model_leaves_what_was_there(
     config, model, exported, tmp_path, monkeypatch, old

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from sp_transformer.serving import export_options, stablehlo_options
-from sp_transformer.serving.runtimes import LITERT, MODEL_FILES, ONNX, STABLEHLO
+from sp_transformer.serving.runtimes import LITERT, ONNX, STABLEHLO
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,3 @@ def test_a_missing_package_is_named_with_what_installs_it(
     words = rf"needs {package}, which is missing: pip install 'sp-transformer\[{model_format}\]'"
     with pytest.raises(ValueError, match=words):
         export_options.check(config, options)
-
-
-def test_a_folder_in_use_is_only_replaced_if_it_is_such_an_export(tmp_path):
-    for number, model_format in enumerate(export_options.FORMATS):
-        folder = tmp_path / model_format
-        export_options.check_export_dir(folder, model_format, overwrite=False)
-        folder.mkdir()
-        (folder / MODEL_FILES[model_format]).write_text("a model")
-        with pytest.raises(ValueError, match="--overwrite"):
-            export_options.check_export_dir(folder, model_format, overwrite=False)
-        export_options.check_export_dir(folder, model_format, overwrite=True)
-        other = export_options.FORMATS[number - 1]
-        with pytest.raises(ValueError, match=f"no export of format '{other}'"):
-            export_options.check_export_dir(folder, other, overwrite=True)
-    path = folder / MODEL_FILES[model_format]
-    with pytest.raises(ValueError, match="is a file"):
-        export_options.check_export_dir(path, model_format, overwrite=True)

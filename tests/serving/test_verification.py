@@ -10,6 +10,23 @@ from sp_transformer.serving import examples, export_options, tolerances, verific
 from sp_transformer.serving.runtimes import LITERT, ONNX
 
 
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return (powers / powers.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def table_of(ids, generator):
+    """The table of a map of 12 superpixels and of a 13th without pixels, by one superpixel after the other."""
+    centroids = [np.argwhere(ids == number).mean(0) for number in range(12)] + [(3.5, 4.5)]
+    pixels = [np.sum(ids == number) for number in range(12)] + [0]
+    return {
+        "superpixel_classes": generator.integers(0, 6, (1, 13), np.int32),
+        "superpixel_confidence": generator.random((1, 13), np.float32),
+        "superpixel_centroids": np.float32([centroids]),
+        "superpixel_pixels": np.int32([pixels]),
+    }
+
+
 @pytest.fixture
 def case(config):
     """Two images of 6 classes, what a checkpoint would give, and an export that gives the same."""
@@ -21,8 +38,9 @@ def case(config):
         wanted = {
             "labels": labels,
             "superpixels": generator.integers(0, 12, (1, 20, 30), np.int32),
-            "probabilities": generator.random((1, 20, 30, 6), np.float32),
+            "probabilities": softmax(generator.normal(0, 2, (1, 20, 30, 6))),
         }
+        wanted |= table_of(wanted["superpixels"][0], generator)
         found.append(examples.Example(np.zeros((20, 30, 3), np.uint8), truth))
         expected.append(wanted)
         results |= {f"{number}/{name}": value.copy() for name, value in wanted.items()}
@@ -34,11 +52,18 @@ def compare(case):
     return verification.compare(case.config, case.found, case.expected, case.results)
 
 
+def faults(case, tolerance=tolerances.ROUNDED):
+    return verification.faults_of({**compare(case), "tolerance": dataclasses.asdict(tolerance)})
+
+
 def test_what_is_equal_is_equal(case):
     report = compare(case)
     assert report["equal_labels"] == report["equal_superpixels"] == 1
     assert report["max_probability_difference"] == report["miou_difference"] == 0
-    assert report["max_logit_difference"] == 0
+    assert report["max_logit_difference"] == report["misplaced_probability"] == 0
+    assert report["equal_superpixel_classes"] == 1
+    assert report["superpixels_off_map"] == report["mean_confidence_difference"] == 0
+    assert faults(case, tolerances.EXACT) == []
     assert 0.4 < report["miou_checkpoint"] < 0.9
 
 
@@ -80,6 +105,50 @@ def test_a_class_that_vanishes_has_a_finite_logit(case):
     assert 10 < compare(case)["max_logit_difference"] < 100
 
 
+def test_probabilities_on_other_classes_are_a_fault(case):
+    case.results["0/probabilities"] = np.roll(case.results["0/probabilities"], 1, -1)
+    before, after = case.expected[0]["probabilities"], case.results["0/probabilities"]
+    share = np.mean(
+        [np.abs(before[0, y, x] - after[0, y, x]).sum() / 2 for y in range(20) for x in range(30)]
+    )
+    assert compare(case)["misplaced_probability"] == pytest.approx(share / 2, rel=1e-4)
+    # For the widest tolerance there is, too.
+    for tolerance in (tolerances.EXACT, tolerances.QUANTIZED[export_options.INT8]):
+        assert [fault.split()[0] for fault in faults(case, tolerance)] == ["misplaced_probability"]
+
+
+@pytest.mark.parametrize("name", ["superpixel_pixels", "superpixel_centroids"])
+def test_a_table_that_does_not_describe_its_own_map_is_a_fault(case, name):
+    case.results[f"1/{name}"][0, 4] += 1
+    assert compare(case)["superpixels_off_map"] == 1
+    (fault,) = faults(case, tolerances.QUANTIZED[export_options.INT8])
+    assert "pixels or centroids of 1 superpixels" in fault
+
+
+def test_the_place_of_a_superpixel_without_pixels_does_not_count(case):
+    case.results["0/superpixel_centroids"][0, 12] = 99
+    assert compare(case)["superpixels_off_map"] == 0
+
+
+def test_superpixels_count_by_their_pixels(case):
+    case.results["0/superpixel_classes"][0, 3] += 1
+    case.results["1/superpixel_confidence"][0, 5] += 0.5
+    share = [case.expected[n]["superpixel_pixels"][0, i] / 1200 for n, i in ((0, 3), (1, 5))]
+    report = compare(case)
+    assert report["equal_superpixel_classes"] == pytest.approx(1 - share[0])
+    assert report["mean_confidence_difference"] == pytest.approx(share[1] / 2, rel=1e-5)
+    names = ["equal_superpixel_classes", "mean_confidence_difference"]
+    assert [fault.split()[0] for fault in faults(case)] == names
+
+
+def test_a_table_of_another_length_is_wrong_altogether(case):
+    for name in ("classes", "confidence", "centroids", "pixels"):
+        key = f"0/superpixel_{name}"
+        case.results[key] = case.results[key][:, :-1]
+    report = compare(case)
+    assert report["superpixels_off_map"] == 13 and report["mean_confidence_difference"] == np.inf
+
+
 def test_labels_alone_count_as_well(case):
     case.results["0/labels_alone"][0, 0, :] = 5
     assert compare(case)["equal_labels"] < 1
@@ -94,6 +163,7 @@ def test_nan_is_never_within_tolerance(case):
     case.results["0/probabilities"][0, 0, 0, 0] = np.nan
     report = compare(case)
     assert report["max_probability_difference"] == report["max_logit_difference"] == np.inf
+    assert report["misplaced_probability"] == np.inf
 
 
 def test_float32_has_one_tolerance_and_quantised_forms_their_own(config):
@@ -105,7 +175,7 @@ def test_float32_has_one_tolerance_and_quantised_forms_their_own(config):
         options(format=ONNX),
         options(format=LITERT),
     ):
-        assert tolerances.tolerance(config, rounded) == tolerances.Tolerance(0.9999, 0.9999, 0.0005)
+        assert tolerances.tolerance(config, rounded) == tolerances.ROUNDED
     for quantization in export_options.QUANTIZATIONS[1:]:
         found = tolerances.tolerance(config, options(format=LITERT, quantization=quantization))
         assert found == tolerances.QUANTIZED[quantization]
