@@ -59,7 +59,7 @@ def find(
         for label in found.values()
         for file in (label.values() if isinstance(label, dict) else [label])
     ]
-    inputs.check_overwrites(sources, labels, names)
+    inputs.check_overwrites(sources, labels, output_dir, names)
     return found
 
 

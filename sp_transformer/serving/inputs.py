@@ -47,7 +47,7 @@ def plan(
       inputs: images, videos, folders (searched with their subfolders), globs ("**" for any depth), or "camera:0" and
         the like.
       output_dir: folder of the results.
-      names: the outputs, of `outputs.NAMES`.
+      names: of all that is written of an image, as `outputs.paths` takes them.
       ground_truth: label file or folder of labels, which are no inputs where they lie below a folder that is one.
 
     Returns:
@@ -77,7 +77,7 @@ def plan(
     ]
     sources += _name_targets(sorted(found.values()), output_dir)
     _check_targets(sources)
-    check_overwrites(sources, found, names)
+    check_overwrites(sources, found, output_dir, names)
     return sources, empty
 
 
@@ -98,16 +98,20 @@ def _name_targets(files, output_dir):
     return sources
 
 
-def check_overwrites(sources: Sequence[Source], files, names: Sequence[str]) -> None:
-    """Raises ValueError if an output would be written over one of these files."""
+def check_overwrites(
+    sources: Sequence[Source], files, output_dir: pathlib.Path, names: Sequence[str]
+) -> None:
+    """Raises ValueError if an output, or a legend in `output_dir`, would be written over one of these files."""
     files = {pathlib.Path(file).resolve() for file in files}
-    for source in sources:
-        for output in outputs.paths(source.target, names, source.kind != IMAGE).values():
-            if output.resolve() in files:
-                raise ValueError(
-                    f"the result {str(output)!r} of {str(source.path)!r} would overwrite an input; "
-                    "name another output_dir"
-                )
+    written = [
+        (output, f"the result {str(output)!r} of {str(source.path)!r}")
+        for source in sources
+        for output in outputs.paths(source.target, names, source.kind != IMAGE).values()
+    ]
+    legends = [output_dir / name for name in outputs.legend_names(names)]
+    for output, what in [*written, *((path, f"the legend {str(path)!r}") for path in legends)]:
+        if output.resolve() in files:
+            raise ValueError(f"{what} would overwrite an input; name another output_dir")
 
 
 def _check_targets(sources):

@@ -6,7 +6,14 @@ from PIL import Image
 from sp_transformer.config import resizing
 from sp_transformer.pictures import panels
 
-NAMES = ("association", "assignment", "attention")
+_OF_PIXEL = ("association",)
+_OF_SUPERPIXEL = ("assignment", "attention")
+
+
+def drawn(pixel=None, superpixel=None) -> tuple[str, ...]:
+    """The names of the pictures that `ModelPictures` draws of each image, given the same."""
+    of_pixel = () if pixel is None else _OF_PIXEL
+    return of_pixel + (() if superpixel is None else _OF_SUPERPIXEL)
 
 
 class ModelPictures:
@@ -40,14 +47,15 @@ class ModelPictures:
         Raises:
           ValueError: if the image has no such pixel or superpixel.
         """
+        from sp_transformer.model import interpolation
+
         size = prediction.image.shape[:2]
         seen = resizing.resized_size(*size, self._data)
-        image, ids = (
-            np.asarray(Image.fromarray(array).resize(seen[::-1], method))
-            for array, method in (
-                (prediction.image, Image.Resampling.BILINEAR),
-                (prediction.superpixels, Image.Resampling.NEAREST),
-            )
+        # As the model's own inference resizes, which does not smooth first: another image has other associations.
+        image = interpolation.resize_bilinear(np.float32(prediction.image)[None], seen)
+        image = np.asarray(image)[0]
+        ids = np.asarray(
+            Image.fromarray(prediction.superpixels).resize(seen[::-1], Image.Resampling.NEAREST)
         )
         pictures = {}
         if self._pixel is not None:
@@ -66,7 +74,7 @@ class ModelPictures:
             for place, new, old in zip(self._pixel, image.shape[:2], size, strict=True)
         )
         association = model_views.association_of_pixel(self._model, image, pixel)
-        return panels.association_picture(image, ids, association)
+        return panels.association_picture(_rounded(image), ids, association)
 
     def _of_superpixel(self, image):
         from sp_transformer.pictures import model_views
@@ -81,7 +89,12 @@ class ModelPictures:
         cell = divmod(self._superpixel, columns)
         assignment = model_views.assignment_of_superpixel(self._model, image, cell)
         attention = model_views.attention_of_superpixel(self._model, image, cell)
+        shown = _rounded(image)
         return {
-            "assignment": panels.assignment_picture(image, assignment),
-            "attention": panels.attention_picture(image, attention, cell, stride),
+            "assignment": panels.assignment_picture(shown, assignment),
+            "attention": panels.attention_picture(shown, attention, cell, stride),
         }
+
+
+def _rounded(image):
+    return np.round(image).astype(np.uint8)

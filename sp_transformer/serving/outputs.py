@@ -108,6 +108,11 @@ def drawable(names: Sequence[str], has_truth: bool) -> list[str]:
     return [name for name in names if has_truth or name != ERRORS]
 
 
+def legend_names(names: Sequence[str]) -> list[str]:
+    """The file names of the legends that go with outputs."""
+    return [LEGEND, *([ERROR_LEGEND] if ERRORS in names else [])]
+
+
 def legends(label_map, names: Sequence[str], with_truth: bool = False) -> dict[str, np.ndarray]:
     """The pictures that explain the colours of the outputs: {file name: uint8 [y, x, 3]}.
 

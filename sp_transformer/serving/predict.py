@@ -119,8 +119,11 @@ def predict(
     names = outputs.chosen(options.outputs, truth_path is not None)
     options = dataclasses.replace(options, outputs=names)
     inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    sources, empty = inputs_lib.plan(inputs, output_dir, names, truth_path)
-    label_files = ground_truth.find(truth_path, sources, output_dir, names) if truth_path else None
+    written = (*names, *model_pictures.drawn(options.pixel, options.superpixel))
+    sources, empty = inputs_lib.plan(inputs, output_dir, written, truth_path)
+    label_files = None
+    if truth_path:
+        label_files = ground_truth.find(truth_path, sources, output_dir, written)
     if any(source.kind != inputs_lib.IMAGE for source in sources):
         # Found missing before the model is loaded.
         from sp_transformer.serving import video

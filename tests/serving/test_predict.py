@@ -159,6 +159,12 @@ def test_inputs_that_cannot_be_served_are_refused_before_anything_is_written(exp
         inputs_lib.plan(
             [str(labels), str(tmp_path / "c" / "x.png")], labels.parent, outputs_lib.DEFAULT
         )
+    for name in ("legend.png", "legend_errors.png", "x_association.png"):
+        save(tmp_path / "d" / name)
+        inputs = [str(tmp_path / "d" / name), str(one)]
+        written = ("errors", "association")
+        with pytest.raises(ValueError, match=f"{name}'.* would overwrite an input"):
+            inputs_lib.plan(inputs, tmp_path / "d", written)
     assert not (tmp_path / "out").exists()
     assert files(tmp_path / "c") == ["x.png", "x_labels.png"]
 
