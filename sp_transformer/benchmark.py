@@ -29,6 +29,7 @@ _UNUSED_BY_INPUT = (
     "batch_size",
     "precision",
     "jit_compile",
+    "peak_memory",
 )
 _UNUSED = {"attention": _UNUSED_BY_ATTENTION, "input": _UNUSED_BY_INPUT}
 
@@ -140,7 +141,7 @@ def settings_of(values: flags.FlagValues) -> settings_lib.Settings:
     """
     unused = _UNUSED.get(values.report, ())
     for name in unused:
-        if values[name].value is not None:
+        if not values[name].using_default_value:
             raise command_line.UsageError(
                 f"--{name} has no effect on --report={values.report}; leave it out"
             )

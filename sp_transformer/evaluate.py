@@ -94,10 +94,13 @@ def main(values: flags.FlagValues) -> int:
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     import tensorflow as tf
 
+    from sp_transformer.data import storage
     from sp_transformer.evaluation import evaluator, submission
     from sp_transformer.model import builder
     from sp_transformer.training import distribution
 
+    # Before the model is built; the evaluator asks again.
+    storage.check_writable(values.output_dir)
     if values.predictions:
         form = submission.SubmissionFormat(values.predictions_format, config)
         stored = submission.StoredPredictions(

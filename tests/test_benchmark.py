@@ -104,6 +104,7 @@ def test_faults_exit_with_2_before_tensorflow_is_imported():
         (["--implementation=fold,"], "--implementation is an empty list or has an empty value"),
         (["--report=attention", "--implementation=fold"], "--implementation has no effect"),
         (["--report=attention", "--mode=training"], "--mode has no effect"),
+        (["--report=input", "--peak_memory"], "--peak_memory has no effect on --report=input"),
         (["--batch_size=1,1"], "asked for twice"),
         (["--mode=training", "--inference_form=true"], "does not go with mode training"),
         (["--override=model { chanels: 1 }"], "chanels"),

@@ -67,31 +67,42 @@ def run(config, settings, progress=None) -> Report:
       progress: called with a line of text whenever something is done.
 
     Returns:
-      The Report; the times in seconds of every round are in its rows as "seconds", for the JSON.
+      The Report; the times in seconds of every round are in its rows as "seconds", for the JSON. Forms that cannot
+      run are named in its notes.
+
+    Raises:
+      ValueError: if none can.
     """
     tell = progress or (lambda text: None)
     programs.prepare_devices()
-    rows = []
+    rows, failures = [], []
     for axes in groups(config, settings):
         cases = {form: Case(form=form, **axes) for form in FORMS}
         label = _describe(cases[REFERENCE])
         tell(f"measuring {', '.join(str(value) for value in label.values())}")
-        functions = {form: prepare(**dataclasses.asdict(case)) for form, case in cases.items()}
+        functions, own_failures = _runnable(cases, label)
+        for failure in own_failures:
+            tell(failure)
+        failures += own_failures
+        if not functions:
+            continue
         timings = timing.measure_interleaved(functions, settings.rounds, settings.warmup)
+        # They hold the inputs, which the next group needs the memory of.
         del functions
-        for form, case in cases.items():
-            ratio = timing.ratio(timings[form], timings[REFERENCE])
+        for form in timings:
             row = {
                 "form": form,
                 **label,
                 "time (ms)": format_spread(timings[form], 1e3),
-                "ratio to fold": format_spread(ratio),
                 "seconds": list(timings[form].seconds),
-                "ratio_median": ratio.median,
             }
+            if REFERENCE in timings:
+                ratio = timing.ratio(timings[form], timings[REFERENCE])
+                row |= {"ratio to fold": format_spread(ratio), "ratio_median": ratio.median}
             if settings.peak_memory:
-                row["peak (MiB)"] = _peak(case, tell)
+                row["peak (MiB)"] = _peak(cases[form], tell)
             rows.append(row)
+    programs.check_any(rows, failures)
     columns = ["form", *label, "time (ms)", "ratio to fold"]
     if settings.peak_memory:
         columns.append("peak (MiB)")
@@ -100,10 +111,26 @@ def run(config, settings, progress=None) -> Report:
         rules=rules(settings),
         columns=columns,
         rows=rows,
-        notes=_notes(),
+        notes=[*_notes(), *failures],
         environment=environment.describe(),
         settings=settings.as_dict(),
     )
+
+
+def _runnable(cases, label):
+    """Those that can run, as functions by form, and a line on each of the others."""
+    functions, failures = {}, []
+    for form, case in cases.items():
+        # What does not fit in memory, as a 9x copy, is a result too, and no reason to lose the others.
+        try:
+            function = prepare(**dataclasses.asdict(case))
+            timing.synchronize(function())
+        except Exception as error:
+            name = ", ".join(map(str, (form, *label.values())))
+            failures.append(programs.failure(name, error))
+        else:
+            functions[form] = function
+    return functions, failures
 
 
 def groups(config, settings) -> list[dict]:

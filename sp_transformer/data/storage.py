@@ -153,6 +153,21 @@ def make_folder(path: str) -> None:
         _gfile().makedirs(path)
 
 
+def check_writable(folder: str) -> None:
+    """Makes a folder and tries to write there, so that hours of work do not end in one that cannot be written.
+
+    Raises:
+      OSError: naming the folder.
+    """
+    probe = join(folder, f".probe.{os.getpid()}")
+    try:
+        make_folder(folder)
+        write_file(probe, b"")
+        remove(probe)
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written: {error}; name another folder") from error
+
+
 def open_to_write(path: str):
     """Returns a file object to write bytes to."""
     return _gfile().GFile(path, "wb")

@@ -74,11 +74,13 @@ def evaluate(
     Raises:
       ValueError: if the split is empty or without labels, every pixel is ignored, or (naming the
         image) an image and its label differ in size or a label is neither a class nor ignored.
+      OSError: if `output_dir` cannot be written, before anything is evaluated.
     """
     output_dir = os.fspath(output_dir)
     options = config.evaluation
     label_map = derived.label_map(config)
     source = _labelled_source(config)
+    storage.check_writable(output_dir)
     if predictor is None:
         inference = inference or inference_lib.Inference(model, config.data)
         wanted = options.superpixels.enabled or options.report.enabled
@@ -147,10 +149,11 @@ def evaluate(
     }
     if skipped.reasons():
         results["skipped_files"] = skipped.reasons()
+    measured = None if superpixels is None else superpixels.results()
+    # Before the files: should the disk be full by now, the scores have been seen.
+    _print_tables(results, measured, label_map)
     write_json(storage.join(output_dir, PER_IMAGE_FILE), per_image)
-    measured = None
-    if superpixels is not None:
-        measured = superpixels.results()
+    if measured is not None:
         write_json(storage.join(output_dir, SUPERPIXELS_FILE), measured)
         picture = curves.superpixel_curves(measured["curves"])
         storage.write_file(storage.join(output_dir, CURVES_FILE), picture.encode())
@@ -158,7 +161,6 @@ def evaluate(
     if report_pictures is not None:
         report = page.Evaluation(config, label_map, results, per_image, measured, report_pictures)
         storage.write_file(storage.join(output_dir, REPORT_FILE), page.render(report).encode())
-    _print_tables(results, measured, label_map)
     if summary_writer is not None:
         _write_scalars(summary_writer, results, step or 0)
     return results

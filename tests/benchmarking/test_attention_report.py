@@ -151,6 +151,34 @@ def test_report_has_a_row_for_every_form_and_pass_and_the_memory_of_each(
     assert any("2 rounds after 1 of warm-up" in rule for rule in result.rules)
 
 
+@pytest.mark.parametrize("fails", ["slices", "fold"])
+def test_a_form_that_does_not_fit_is_named_and_the_others_are_measured(config, monkeypatch, fails):
+    prepare = attention_report.prepare
+
+    def without_memory(**case):
+        if case["form"] == fails and case["direction"] == "forward+backward":
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+        return prepare(**case)
+
+    monkeypatch.setattr(attention_report, "prepare", without_memory)
+    result = attention_report.run(config, make_settings())
+    assert len(result.rows) == 2 * len(attention_report.FORMS) - 1
+    (note,) = [note for note in result.notes if "could not run" in note]
+    assert f'"{fails}, forward+backward' in note and "OOM when allocating" in note
+    without_ratio = [row for row in result.rows if "ratio_median" not in row]
+    assert len(without_ratio) == (len(attention_report.FORMS) - 1 if fails == "fold" else 0)
+    assert fails in report.table(result)
+
+
+def test_where_no_form_can_run_the_reasons_are_the_error(config, monkeypatch):
+    def fail(**_):
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(attention_report, "prepare", fail)
+    with pytest.raises(ValueError, match=r"nothing could be measured: .*no device"):
+        attention_report.run(config, make_settings())
+
+
 def test_a_case_is_what_json_can_hold():
     case = attention_report.Case(form="fold", **CASE)
     assert json.loads(json.dumps(dataclasses.asdict(case))) == {"form": "fold", **CASE}

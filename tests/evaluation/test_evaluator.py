@@ -308,6 +308,26 @@ def test_split_without_labels_is_an_error(config, inference, tmp_path):
         evaluate(config, tmp_path, inference)
 
 
+def test_a_folder_that_cannot_be_written_is_found_out_first(config, tmp_path):
+    (tmp_path / "scores").write_text("a file")
+
+    class Untouched:
+        modes = ("single_scale",)
+
+    with pytest.raises(OSError, match=r"scores cannot be written: .*; name another folder"):
+        evaluator.evaluate(config, None, tmp_path / "scores", predictor=Untouched())
+
+
+def test_scores_are_told_before_they_are_written(config, inference, tmp_path, monkeypatch, capsys):
+    def fill(path, contents):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(evaluator, "write_json", fill)
+    with pytest.raises(OSError, match="No space"):
+        evaluate(config, tmp_path, inference)
+    assert "mIoU" in capsys.readouterr().out
+
+
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
     evaluator.write_json(path, {"miou": 0.5})
