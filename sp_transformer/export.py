@@ -6,6 +6,7 @@ Examples:
   python -m sp_transformer.export --model_dir runs/streets --export_dir exports/xla --format stablehlo --size 512x1024
 """
 
+import os
 import sys
 
 from absl import flags
@@ -154,6 +155,8 @@ def main(values: flags.FlagValues) -> int:
     export_options.check(config, options)
     # Before the model is built, which takes longer.
     placement.check_export_dir(values.export_dir, options.format, options.overwrite)
+    # The verification's process needs memory of the same GPU, if there is one.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # TensorFlow takes seconds to import: only once flags and config are known to be good.
     import keras
 

@@ -43,8 +43,14 @@ QUANTIZED = {
 }
 
 
-def tolerance(config, options) -> Tolerance:
-    """The Tolerance of an export of a model of `config` with these ExportOptions."""
+def tolerance(config, options, on_accelerator=False) -> Tolerance:
+    """The Tolerance of an export of a model of `config` with these ExportOptions.
+
+    Args:
+      config: the ExperimentOptions.
+      options: the ExportOptions.
+      on_accelerator: whether both processes compute on one, whose library may choose other algorithms in each.
+    """
     if options.quantization in QUANTIZED:
         return QUANTIZED[options.quantization]
     exact = (
@@ -53,6 +59,7 @@ def tolerance(config, options) -> Tolerance:
         and not options.jit_compile
         # Shapes that are known let TensorFlow order a few operations otherwise.
         and options.image_size is None
+        and not on_accelerator
     )
     if exact:
         return EXACT

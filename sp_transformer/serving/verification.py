@@ -26,6 +26,8 @@ from sp_transformer.serving import (
 from sp_transformer.serving.runtimes import runtime
 
 _WORKER = "sp_transformer.serving.verification_worker"
+# Two processes share a device here: neither TensorFlow nor JAX may take all of its memory.
+_SHARED_DEVICE = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _SMALLEST_PROBABILITY = 1e-30  # Of a float32: what is less may have been rounded to 0.
 
 
@@ -66,7 +68,9 @@ def verify(config, inference, folder, options) -> dict:
         "source": source,
         "sizes": sorted({"x".join(map(str, image.shape[1:3])) for image in images}),
         **compare(config, found, expected, results),
-        "tolerance": dataclasses.asdict(tolerances.tolerance(config, options)),
+        "tolerance": dataclasses.asdict(
+            tolerances.tolerance(config, options, bool(tf.config.list_physical_devices("GPU")))
+        ),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         **json.loads(str(results["about"])),
         "environment": environment.describe(),
@@ -111,7 +115,7 @@ def run_worker(folder, images):
         command = [sys.executable, "-m", _WORKER, str(folder), images_file, results_file]
         root = str(pathlib.Path(sp_transformer.__file__).parent.parent)
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        variables = {**os.environ, **_SHARED_DEVICE, "PYTHONPATH": os.pathsep.join(paths)}
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if done.returncode:
             last = "\n".join(done.stderr.strip().splitlines()[-5:])

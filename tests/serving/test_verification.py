@@ -169,6 +169,7 @@ def test_nan_is_never_within_tolerance(case):
 def test_float32_has_one_tolerance_and_quantised_forms_their_own(config):
     options = export_options.ExportOptions
     assert tolerances.tolerance(config, options()).equal_labels == 1
+    assert tolerances.tolerance(config, options(), on_accelerator=True) == tolerances.ROUNDED
     for rounded in (
         options(inference_form=True),
         options(jit_compile=True, image_size=(8, 8)),
