@@ -63,11 +63,9 @@ class Inference:
         """uint8 [B, Y, X, 3] -> "labels" and "superpixels", int32 [B, Y, X], and what `superpixel_table` gives."""
         features, resized = self._features(images)
         labels, ids = self._both_maps(features, resized, images)
-        cell_size = [self.model.superpixel_stride] * 2
-        if resized:
-            ratio = tf.shape(images)[1:3] / tf.stack(features["image_size"])
-            cell_size = tf.unstack(tf.cast(ratio, tf.float32) * cell_size)
-        table = superpixel_table(ids, features["superpixel_logits"], cell_size)
+        seen_size = features["image_size"] if resized else None
+        stride = self.model.superpixel_stride
+        table = superpixel_table(ids, features["superpixel_logits"], seen_size, stride)
         return {"labels": labels, "superpixels": ids, **table}
 
     def _both_maps(self, features, resized, images):
