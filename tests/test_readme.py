@@ -1,7 +1,9 @@
-"""What the README shows works as it stands there."""
+"""What the README and the other pages show works as it stands there."""
 
+import itertools
 import pathlib
 import re
+import shlex
 import textwrap
 
 import numpy as np
@@ -59,9 +61,52 @@ def test_own_data_without_python(tmp_path):
     assert labels[0].tolist() == [0, 1, 255, 255, 255, 255]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/model.md", "docs/install.md", "docs/speed.md"])
+PAGES = sorted(["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/results/README.md"])
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text())
+    links = re.findall(r"\]\((?!https?:)([^)#=]+)[)#]", (ROOT / page).read_text())
     assert links or page != "README.md"
     missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
     assert missing == []
+
+
+def first_command(lines):
+    """The words of the shell command that begins with the first of these lines."""
+    command = ""
+    for line in lines:
+        command += line + " "
+        try:
+            return shlex.split(command, comments=True)
+        except ValueError:
+            continue
+    raise ValueError(f"a quote of {lines[0]!r} is not closed")
+
+
+def documented_configs():
+    """(page, config file, its overrides) of every command that names a config of the repository."""
+    found = {}
+    for page in PAGES:
+        text = (ROOT / page).read_text().replace("\\\n", " ")
+        # Quotes may go over lines: a command ends where none is open.
+        for start in re.finditer(r"^ {4}(?=.*--config_file)", text, re.MULTILINE):
+            words = first_command(text[start.end() :].splitlines())
+            value = {"--config_file": [], "--override": []}
+            for flag, following in itertools.pairwise(words):
+                value.get(flag, []).append(following)
+            for config in value["--config_file"]:
+                if (ROOT / config).is_file():
+                    found[page, config, *value["--override"]] = None
+    return list(found)
+
+
+def test_commands_are_found():
+    assert len(documented_configs()) > 12
+    assert any(len(command) > 2 for command in documented_configs())
+
+
+@pytest.mark.parametrize("command", documented_configs(), ids=lambda command: " ".join(command))
+def test_configs_of_documented_commands_have_no_fault(command):
+    _, config, *overrides = command
+    spt.load_config(ROOT / config, overrides=overrides, data_dir="DATA")

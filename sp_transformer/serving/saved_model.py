@@ -19,7 +19,8 @@ class ExportedModel(tf.Module):
 
     labels (serving_default): "labels", int32 [B, Y, X], train ids.
     probabilities: "probabilities", float32 [B, Y, X, K].
-    encoded: as `labels`, for "encoded_images", string [B] of JPEG, PNG, BMP or GIF files of one size.
+    encoded: as `labels`, for "encoded_images", string [B] of JPEG, PNG, BMP or GIF files of one size, taken as
+      their rows are: TensorFlow does not apply an EXIF orientation.
     superpixels: "labels", "superpixels" (ids r*C + c), int32 [B, Y, X], and the table of model/superpixel_table.py.
     """
 
