@@ -291,9 +291,9 @@ def _rules(config, settings):
     else:
         share = report_lib.format_number(100 * config.training.top_k_fraction)
         timed = (
-            "Timed: uint8 images and int32 labels on the device -> normalisation -> logits at image size -> "
-            f"cross-entropy over the {share}% hardest pixels of each image -> gradients of all weights. No optimizer, "
-            "no transfer."
+            "Timed: float32 images and int32 labels on the device -> normalisation -> logits at image size -> "
+            f"cross-entropy over the {share}% hardest pixels of each image -> gradients of all weights -> clipping, "
+            "AdamW, and the weights' average if the config has one. No input, no transfer."
         )
     return [
         timed,

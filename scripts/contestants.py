@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import peer_segmenter
 import peers
 import tensorflow as tf
 
 from sp_transformer.config import derived
 from sp_transformer.model import builder, flops, inference_form, summary
 from sp_transformer.protos import model_pb2
-from sp_transformer.training import losses
+from sp_transformer.training import averages, optimizer, train_step
 
 SEED = 0
 
@@ -69,12 +70,7 @@ def _build_ours(name, config, settings):
         with kernels():
             return model.labels(model.features(images, training=False))
 
-    def loss(images, truth, *rule):
-        # In the layout by cell, as in training: no logits need to be brought into the image's.
-        logits = model.cell_semantic_logits(model.features(images, training=True))
-        return losses.top_k_cross_entropy(logits, model.labels_by_cell(truth), *rule)
-
-    return Contestant(_runner(model, labels, loss, config, settings), parameters, count)
+    return Contestant(_runner(model, labels, config, settings), parameters, count)
 
 
 def _build_peer(name, config, settings):
@@ -88,28 +84,21 @@ def _build_peer(name, config, settings):
             f"{name}: {folded} BatchNorm layers folded into the convolutions in front of them.",
         )
 
-    def loss(images, truth, *rule):
-        return losses.top_k_cross_entropy(peer.logits(images, training=True), truth, *rule)
-
-    run = _runner(peer.model, peer.labels, loss, config, settings)
+    segmenter = peer_segmenter.PeerSegmenter(peer, derived.num_classes(config))
+    run = _runner(segmenter, peer.labels, config, settings)
     return Contestant(run, parameters, count, notes)
 
 
 def _count_parameters(model):
-    return sum(variable.shape.num_elements() for variable in _values(model))
+    return sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
 
 
-def _values(model):
-    return [variable.value for variable in model.trainable_variables]
-
-
-def _runner(model, labels, loss, config, settings):
+def _runner(model, labels, config, settings):
     """The function that is timed, without arguments.
 
     Args:
-      model: the Keras model, for its trainable variables.
+      model: the model that is trained, an SPTransformer or a PeerSegmenter.
       labels: uint8 [B, Y, X, 3] -> int32 [B, Y, X].
-      loss: (uint8 [B, Y, X, 3], int32 [B, Y, X], ignore_label, fraction of the pixels that count) -> float32 [B].
       config: the ExperimentOptions.
       settings: compare_models.Settings.
     """
@@ -131,18 +120,26 @@ def _runner(model, labels, loss, config, settings):
         return run_inference
 
     truth = tf.random.stateless_uniform(shape, (SEED, 1), 0, derived.num_classes(config), tf.int32)
-    rule = derived.label_map(config).ignore_label, config.training.top_k_fraction
-
-    def step(images, truth):
-        values = _values(model)
-        with tf.GradientTape() as tape:
-            mean = tf.reduce_mean(loss(images, truth, *rule))
-        # A variable that the loss does not depend on has no gradient.
-        gradients = [x for x in tape.gradient(mean, values) if x is not None]
-        return mean, [tf.convert_to_tensor(x) for x in gradients]
-
-    step = tf.function(step, **compiled)
+    step = tf.function(_training_step(model, config, settings), **compiled)
+    # float32, as the training input gives them.
+    images = tf.identity(tf.cast(images, tf.float32))
     return lambda: step(images, truth)
+
+
+def _training_step(model, config, settings):
+    """The step that training takes: (images, labels) -> loss and norm of the gradient."""
+    options = type(config.training)()
+    options.CopyFrom(config.training)
+    options.batch_size = settings.batch_size
+    strategy = tf.distribute.get_strategy()
+    average = None
+    if options.ema_decay:
+        average = averages.WeightAverages(model, options.ema_decay, strategy)
+    own_optimizer = optimizer.create_optimizer(options, model)
+    ignore_label = derived.label_map(config).ignore_label
+    return train_step.TrainLoop(
+        model, own_optimizer, options, ignore_label, strategy, average
+    )._replica_step
 
 
 __all__ = ["Contestant", "build_contestant"]
