@@ -6,7 +6,7 @@ import pathlib
 from sp_transformer.serving import portable_model
 from sp_transformer.serving.runtimes import MODEL_FILES, ONNX
 
-# The first in which a scatter adds up is 16; onnxruntime has had 18 since 1.14.
+# onnxruntime has had it since 1.14.
 OPSET = 18
 
 

@@ -185,6 +185,9 @@ def test_quantised_models_are_smaller_and_label_most_pixels_alike(
         found, expected = opened.run(image), inference.superpixels(image)
         assert np.mean(found["labels"] == expected["labels"]) > 0.9
         assert np.mean(found["superpixels"] == expected["superpixels"]) == 1
+        np.testing.assert_array_equal(found["superpixel_pixels"], expected["superpixel_pixels"])
+        centroids = found["superpixel_centroids"]
+        np.testing.assert_allclose(centroids, expected["superpixel_centroids"], atol=1e-3)
         difference = opened.probabilities(image) - inference.probabilities(image)
         assert 0 < np.mean(np.abs(difference)) < 0.05
 
