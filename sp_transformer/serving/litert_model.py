@@ -10,8 +10,9 @@ from tensorflow.lite.python import convert, convert_phase
 from sp_transformer.serving import examples, export_options, portable_model
 from sp_transformer.serving.runtimes import LITERT, MODEL_FILES
 
-# Those of the decoder and of the table of superpixels, which counts pixels. Attention and association add masks of -1e9 to their logits: a range of int8 that holds both
-# has no step small enough for the logits, and LiteRT's kernels abort on some of these ranges.
+# Those of the decoder and of the table of superpixels, which counts pixels. Attention and association add masks of -1e9
+# to their logits: a range of int8 that holds both has no step small enough for the logits, and LiteRT's kernels abort
+# on some of these ranges.
 _FLOAT_OPERATIONS = (
     "ADD",
     "ARG_MAX",

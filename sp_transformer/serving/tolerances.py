@@ -34,8 +34,8 @@ EXACT = Tolerance(1.0, 1.0, 0.0, 1e-6)
 ROUNDED = Tolerance(0.9999, 0.9999, 0.0005, 1e-4)
 # Weights or activations of 8 significant bits. Measured on CamVid val with two ResNet-18 that compute in bfloat16:
 # 99.75% and 99.78% of labels, 95.8% and 96.6% of superpixels, mIoU to 0.0002 and 0.0006. In other models four times as
-# many labels may differ, and twice as many superpixels. Probability on other classes: 0.0015; in the quantised forms below
-# 0.00015, 0.003 and 0.005 (8 frames each).
+# many labels may differ, and twice as many superpixels. Probability on other classes: 0.0015; in the quantised forms
+# below 0.00015, 0.003 and 0.005 (8 frames each).
 BFLOAT16 = Tolerance(0.99, 0.92, 0.005, 0.02)
 QUANTIZED = {
     export_options.FLOAT16: Tolerance(0.995, 0.995, 0.005, 0.005),
