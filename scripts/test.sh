@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the package into its own environment and runs lint, formatting and all tests.
+# Installs the package into its own environment and runs lint, formatting and tests.
 #
 #   scripts/test.sh [pytest arguments]      for example: scripts/test.sh -k association
 #   scripts/test.sh -m slow                 the tests that a fast suite leaves out
