@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from sp_transformer.model import weights
-from sp_transformer.training import loop, run_directory
+from sp_transformer.training import checkpoints, loop, run_directory
 
 
 def loss_curve(model_dir):
@@ -185,6 +185,20 @@ def test_a_torn_save_falls_back_to_the_one_before(
     assert not list(model_dir.glob("*_temp"))
     run.train(stream=io.StringIO())
     assert_same_weights(run, reference)
+    assert make_run(model_dir).step == 10
+
+
+def test_a_lost_storage_renames_no_checkpoint(make_run, tmp_path, reference, monkeypatch):
+    def lost(self, prefix):
+        raise tf.errors.AbortedError(None, None, "all retries were used up")
+
+    model_dir = tmp_path / "reference"
+    before = sorted(path.name for path in model_dir.glob("*ckpt-*"))
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.TrainingCheckpoints, "_restore", lost)
+        with pytest.raises(tf.errors.AbortedError):
+            make_run(model_dir)
+    assert sorted(path.name for path in model_dir.glob("*ckpt-*")) == before
     assert make_run(model_dir).step == 10
 
 
