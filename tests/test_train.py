@@ -169,6 +169,11 @@ def test_trains_evaluates_and_resumes(config_file, tmp_path):
             75,
             "start all workers",
         ),
+        (
+            lambda: tf.errors.UnknownError(None, None, "run/ckpt-4; Input/output error"),
+            75,
+            "Input/output error",
+        ),
         (KeyboardInterrupt, 130, "the same command goes on"),
     ],
 )

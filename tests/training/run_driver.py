@@ -192,7 +192,8 @@ def _serve():
 def _supervised(arguments):
     """Trains as the training program does under --max_restarts, in processes of their own."""
     from sp_transformer import exit_codes
-    from sp_transformer.training import files, supervisor
+    from sp_transformer.data import transient
+    from sp_transformer.training import supervisor
 
     if not supervisor.is_supervised():
         command = [sys.executable, __file__, json.dumps(arguments)]
@@ -200,7 +201,9 @@ def _supervised(arguments):
     print("worker process", os.getpid(), flush=True)
     try:
         train(**arguments)
-    except files.TRANSIENT_ERRORS as error:
+    except Exception as error:
+        if not transient.is_transient(error):
+            raise
         print(type(error).__name__, str(error).splitlines()[0], flush=True)
         sys.exit(exit_codes.LOST_PEER)
 
