@@ -54,7 +54,7 @@ class NonFiniteLossError(ArithmeticError):
         self.step = step
 
 
-def train(config, model_dir, strategy=None, after_save=None):
+def train(config, model_dir, strategy=None, after_save=None, after_resume=None):
     """Trains the model of `config`, from the newest checkpoint in `model_dir` if there is one.
 
     Args:
@@ -63,6 +63,8 @@ def train(config, model_dir, strategy=None, after_save=None):
       strategy: `tf.distribute.Strategy`; default: the current one, outside any scope one device.
       after_save: called as after_save(step, model) after every checkpoint, by the worker that writes
         it.
+      after_resume: called in the same way where a run starts at one of these checkpoints, before its first step, as
+        after_save may have been kept from it; not at one that only a SIGTERM has made.
 
     Returns:
       A TrainSummary.
@@ -104,7 +106,7 @@ def train(config, model_dir, strategy=None, after_save=None):
     try:
         if run.is_chief:
             print(batch.describe(given, config, replicas), flush=True)
-        return run.train(after_save)
+        return run.train(after_save, after_resume=after_resume)
     finally:
         if run.is_chief:
             skipping.report(skipped, os.path.join(model_dir, "train"))
@@ -239,7 +241,7 @@ class TrainingRun:
         if self._lock is not None:
             self._lock.release()
 
-    def train(self, after_save=None, stream=None):
+    def train(self, after_save=None, stream=None, after_resume=None):
         """Takes the steps that are left and returns the TrainSummary; see `train`."""
         options = self._options
         started, stream = time.monotonic(), stream or sys.stdout
@@ -252,6 +254,8 @@ class TrainingRun:
         iterator = None
         try:
             with termination.Termination() as terminated:
+                if self.step and self._is_due(options.save_interval_steps):
+                    self._call(after_resume, terminated)
                 while self.step < options.steps:
                     if iterator is None:
                         iterator = iter(self._distributed_dataset())
@@ -261,10 +265,11 @@ class TrainingRun:
                     if self._is_due(options.save_interval_steps) or leaving:
                         line.close()
                         self._save()
+                        # Asked again: one that came during the save must not cost another loop and save.
+                        leaving = self._workers.any(terminated.requested)
                         leaving = leaving and self.step < options.steps
-                        if after_save is not None and self.is_chief and not leaving:
-                            with terminated.at_once(), self._evaluated_weights():
-                                after_save(self.step, self.model)
+                        if not leaving:
+                            self._call(after_save, terminated)
                     if leaving:
                         raise SystemExit(exit_codes.TERMINATED)
             if self.is_chief:
@@ -285,10 +290,15 @@ class TrainingRun:
             time.monotonic() - started,
             line.images_per_second,
             self._checkpoint,
-            self.is_chief,
         )
         stream.write(train_summary.describe(summary, options.steps))
         return summary
+
+    def _call(self, function, terminated):
+        """Calls after_save or after_resume, if there is one; SIGTERM ends it."""
+        if function is not None and self.is_chief:
+            with terminated.at_once(), self._evaluated_weights():
+                function(self.step, self.model)
 
     def _distributed_dataset(self):
         first_step = self.step
