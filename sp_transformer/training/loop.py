@@ -102,6 +102,7 @@ def train(config, model_dir, strategy=None, after_save=None, after_resume=None):
         make_dataset,
         strategy,
         make_examples=lambda: _validation_examples(config),
+        data=run_directory.describe_data(config, source),
     )
     try:
         if run.is_chief:
@@ -141,6 +142,7 @@ class TrainingRun:
       strategy: `tf.distribute.Strategy`; default: the current one.
       make_examples: function that gives the examples for pictures, as `Reporter` takes them, or
         None; default: the run's first batch.
+      data: what the batches are drawn from, as `run_directory.prepare` checks it; default: not checked.
 
     Raises:
       RunMismatchError, CheckpointError, InitializationError, RunLockedError, WriteError: as `train`.
@@ -148,13 +150,21 @@ class TrainingRun:
     """
 
     def __init__(
-        self, config, model_dir, build_model, make_dataset, strategy=None, make_examples=None
+        self,
+        config,
+        model_dir,
+        build_model,
+        make_dataset,
+        strategy=None,
+        make_examples=None,
+        data=None,
     ):
         self._config = config
         self._options = config.training
         self._model_dir = os.fspath(model_dir)
         self._make_dataset = make_dataset
         self._make_examples = make_examples
+        self._data = data
         self._strategy = strategy or tf.distribute.get_strategy()
         self._averages = None
         self._workers = workers.Workers(self._strategy)
@@ -209,7 +219,9 @@ class TrainingRun:
         resuming = bool(weights.list_checkpoints(self._model_dir))
         if not resuming:
             self._initialize()
-        run_directory.prepare(self._model_dir, self._config, self.model, resuming, self.is_chief)
+        run_directory.prepare(
+            self._model_dir, self._config, self.model, resuming, self.is_chief, self._data
+        )
         self.step = self._checkpoints.restore_latest()
         self._workers.check_same_step(self.step, self._model_dir)
         self._checkpoint = weights.checkpoint_prefix(self._model_dir, self.step) if resuming else ""
