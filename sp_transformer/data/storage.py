@@ -161,11 +161,6 @@ def make_folder(path: str) -> None:
         _gfile().makedirs(path)
 
 
-def open_to_write(path: str):
-    """Returns a file object to write bytes to."""
-    return _gfile().GFile(path, "wb")
-
-
 def file_size(path: str) -> int | None:
     """Returns the size of a file in bytes, or None if there is none."""
     if not is_remote(path):
