@@ -40,6 +40,8 @@ killed=137
 final_codes=" 0 2 3 4 5 130 "
 # A machine may be out of reach for a moment without being lost.
 failures_allowed=10
+# A zone may have no machine to give for hours: looks between two tries to create one, at most.
+longest_wait=30
 
 name="" zone="" accelerator_type="" model_dir="" project="" runtime_version="tpu-ubuntu2204-base"
 spot=false slice=false poll_seconds=60 max_restarts=10 delete_at_end=false dry_run=false
@@ -154,6 +156,15 @@ try_again() {
   sleep "$poll_seconds"
 }
 
+# Waits before the next try to create, longer each time and never giving up: that there is no room is no fault of the run.
+looks=1
+wait_to_create() {
+  local seconds=$((looks * poll_seconds))
+  say "$name could not be created; gcloud says why above. It is tried until it works, next in $seconds s; Ctrl-C ends that"
+  sleep "$seconds"
+  looks=$((2 * looks < longest_wait ? 2 * looks : longest_wait))
+}
+
 # Returns with the TPU ready.
 make_ready() {
   local now
@@ -168,13 +179,16 @@ make_ready() {
       continue
     fi
     case "$now" in
-      READY) return ;;
+      READY)
+        looks=1
+        return
+        ;;
       PREEMPTED | TERMINATED | UNKNOWN)
         say "$name is $now; deleting what is left of it"
         tpu delete "$name" || try_again "$name could not be deleted"
         ;;
       STOPPED) tpu start "$name" || try_again "$name could not be started" ;;
-      NONE) create || try_again "$name could not be created" ;;
+      NONE) create || wait_to_create ;;
       *)
         say "$name is $now"
         sleep "$poll_seconds"
@@ -238,7 +252,7 @@ elif kill -0 \$(cat pid); then tail -c 300 train.log | tr '\\r' '\\n' | tail -n 
 
 # Waits until training has ended, or the TPU is gone; sets `code`, empty for the latter.
 wait_for_end() {
-  local seen now codes
+  local seen now codes one
   code=""
   while :; do
     if seen="$(look)"; then
@@ -247,6 +261,10 @@ wait_for_end() {
       codes="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' <<<"$seen")"
       code="$(grep -vx "$lost_peer" <<<"$codes" | head -n 1 || true)"
       code="${code:-${codes%%$'\n'*}}"
+      # One that failed for good, whatever its end has done to the others.
+      for one in $codes; do
+        if [[ "$final_codes" == *" $one "* ]]; then code="$one"; fi
+      done
       if [ -n "$code" ]; then return; fi
       [ -z "$seen" ] || echo "$seen"
       sleep "$poll_seconds"

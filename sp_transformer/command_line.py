@@ -13,7 +13,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from sp_transformer import exit_codes
-from sp_transformer.data import storage
+from sp_transformer.data import storage, transient
 
 USAGE_ERROR = exit_codes.USAGE
 
@@ -28,7 +28,8 @@ def run(main: Callable[[flags.FlagValues], int], define_flags: Callable) -> None
     Args:
       main: called with the parsed flags; returns the exit code. A ValueError (ConfigError,
         CheckpointError and UsageError are some) or OSError that it raises is printed without a
-        traceback and exits with code 2; --verbosity=1 adds the traceback.
+        traceback and exits with code 2, or 75 if storage was away, so that another try may go well;
+        --verbosity=1 adds the traceback.
       define_flags: called with the FlagValues to define the flags in. Flags are defined here and
         not at import, so that one process may import several binaries.
     """
@@ -52,6 +53,13 @@ def run(main: Callable[[flags.FlagValues], int], define_flags: Callable) -> None
             return main(flags.FLAGS)
         except (ValueError, OSError) as error:
             logging.debug("Traceback:", exc_info=True)
+            if transient.is_transient(error):
+                print(
+                    f"{_program()}: {error}\nStorage was lost, at least for a moment; the same command may go "
+                    "well on another try",
+                    file=sys.stderr,
+                )
+                return exit_codes.LOST_PEER
             print(f"{_program()}: {error}", file=sys.stderr)
             return USAGE_ERROR
 

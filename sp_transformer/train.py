@@ -10,7 +10,7 @@ import sys
 from absl import flags
 
 from sp_transformer import command_line, exit_codes
-from sp_transformer.data import storage
+from sp_transformer.data import storage, transient
 from sp_transformer.training import batch, devices, supervisor
 
 _SPLITS_READ = {
@@ -101,6 +101,8 @@ def main(values: flags.FlagValues) -> int:
         print(dry_run.report(config))
         return 0
 
+    import tensorflow as tf
+
     from sp_transformer.training import distribution, files, following, loop, modes
 
     try:
@@ -112,7 +114,9 @@ def main(values: flags.FlagValues) -> int:
         return _say(error, exit_codes.CANNOT_WRITE)
     except following.FollowTimeoutError as error:
         return _say(error, exit_codes.TIMED_OUT)
-    except files.TRANSIENT_ERRORS as error:
+    except tf.errors.OpError as error:
+        if not transient.is_transient(error):
+            raise
         return _say(
             f"another worker or a service was lost ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); start all workers again, the same command goes on "

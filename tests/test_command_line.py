@@ -23,6 +23,27 @@ command_line.run(main, lambda values: None)
 """
 
 
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        ("FileNotFoundError(2, 'No such file or directory')", 2),
+        ("ValueError('batch_size 3')", 2),
+        ("OSError(5, 'Input/output error')", 75),
+        ("ValueError('cannot open it') from OSError(116, 'Stale file handle')", 75),
+    ],
+)
+def test_a_lost_storage_has_a_code_of_its_own(raised, code):
+    program = (
+        "from sp_transformer import command_line\n"
+        f"def main(_):\n    raise {raised}\n"
+        "command_line.run(main, lambda values: None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("another try" in done.stderr) == (code == 75)
+
+
 @pytest.mark.parametrize(("flags", "shown"), [((), False), (("--verbosity=1",), True)])
 def test_tensorflows_notes_are_shown_on_request(flags, shown):
     done = subprocess.run(

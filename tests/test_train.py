@@ -141,6 +141,8 @@ def test_trains_evaluates_and_resumes(config_file, tmp_path):
     assert "trained to step 2" in result.stdout and "evaluated step 2" in result.stdout
     metrics = json.loads((model_dir / "eval" / "metrics.json").read_text())
     assert metrics["step"] == 2
+    data = json.loads((model_dir / "training_data.json").read_text())
+    assert (data["split"], data["num_images"]) == ("train", 2)
     # Without a config the run's own is taken, and the same weights give the same score.
     result = run_train("--model_dir", model_dir, "--mode", "eval")
     assert result.returncode == 0, result.stderr
@@ -168,6 +170,11 @@ def test_trains_evaluates_and_resumes(config_file, tmp_path):
             lambda: tf.errors.UnavailableError(None, None, "stopped sending"),
             75,
             "start all workers",
+        ),
+        (
+            lambda: tf.errors.UnknownError(None, None, "run/ckpt-4; Input/output error"),
+            75,
+            "Input/output error",
         ),
         (KeyboardInterrupt, 130, "the same command goes on"),
     ],

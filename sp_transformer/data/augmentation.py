@@ -192,7 +192,9 @@ def _draw_position(seed):
 
 
 def pad(image, label, crop_size, ignore_label):
-    """Pads an example at the bottom and the right (as DeepLab2 does) up to the size of the crop.
+    """Pads an example at the bottom and the right up to the size of the crop.
+
+    That place is ours: DeepLab2 puts a training example that is smaller than the crop at a random place in it.
 
     Args:
       image: float32 [h', w', 3], filled up with PAD_VALUE.

@@ -146,7 +146,9 @@ def _collect(found, kind, function, *arguments):
         # A source that does not say what kind of fault it met.
         file = getattr(found, kind) or found.name
         text = str(error) if file in str(error) else f"cannot read {kind} {file}: {error}"
-        found.faults.append(FileFault(f"unreadable_{kind}", file, text))
+        fault = FileFault(f"unreadable_{kind}", file, text)
+        fault.__cause__ = error
+        found.faults.append(fault)
     return None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from sp_transformer.data import transient
 from sp_transformer.data.faults import FileFault
 
 _READ_ERRORS = (
@@ -52,6 +53,7 @@ def read_image(path: str | os.PathLike, data: bytes | None = None) -> np.ndarray
 
     Raises:
       FileFault: if the file is missing, truncated or no image; it names the file.
+      LostStorageError: if it may be read on another try.
     """
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
@@ -73,6 +75,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 
     Raises:
       FileFault: if the file is missing or no image; it names the file.
+      LostStorageError: if it may be read on another try.
     """
     try:
         with warnings.catch_warnings():
@@ -99,6 +102,7 @@ def read_label_ids(path: str | os.PathLike, data: bytes | None = None) -> np.nda
 
     Raises:
       FileFault: if the file cannot be read or holds colours instead of ids; it names the file.
+      LostStorageError: if it may be read on another try.
     """
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
@@ -216,6 +220,8 @@ def replace_file(path: str | os.PathLike, data: bytes) -> None:
 
 def _unreadable(kind, path, error, data):
     cause = f"{type(error).__name__}: {error}"
+    if transient.is_transient(error):
+        return transient.LostStorageError(f"cannot read {kind} {path}: {cause}")
     if isinstance(error, UnidentifiedImageError):
         # Pillow's own text names an object in memory.
         is_empty = not data if data is not None else os.path.getsize(path) == 0

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from sp_transformer.config import derived
-from sp_transformer.data import augmentation, data_service, skipping, window_reader
+from sp_transformer.data import augmentation, data_service, skipping, transient, window_reader
 
 # Told apart so that the order and the augmentation of one number never share random bits.
 _ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
@@ -234,7 +234,7 @@ def _padded_example(example, size, ignore_label, name):
 
 
 def plain_error(error):
-    """What a source raised inside tf.data, as a ValueError with its own text again.
+    """What a source raised inside tf.data, with its own text again.
 
     tf.data turns it into an OpError whose text buries the name of the faulty file in a traceback.
 
@@ -242,7 +242,7 @@ def plain_error(error):
       error: a tf.errors.OpError.
 
     Returns:
-      The ValueError, or None if it was no source that failed.
+      A LostStorageError where another try may go well, else a ValueError; None if it was no source that failed.
     """
     text = error.message or str(error)
     if f"Could not find callback with key={data_service.READER}" in text:
@@ -251,6 +251,8 @@ def plain_error(error):
             "and the overrides of this run, as far as they concern data"
         )
     text = text.partition("\nTraceback")[0]
+    if transient.says_transient(text):
+        return transient.LostStorageError(re.sub(r"^.*?\b\w*Error: ", "", text, flags=re.DOTALL))
     match = re.search(r"\b(?:ValueError|OSError|FileFault): (.*)", text, re.DOTALL)
     return ValueError(match[1]) if match else None
 
@@ -346,7 +348,7 @@ def _read_in_order(source, indices, workers, skipped):
             try:
                 image, label = future.result()
             except ValueError as error:
-                if skipped is None:
+                if skipped is None or transient.is_transient(error):
                     raise
                 skipped.add(source.name(index), str(error))
                 continue

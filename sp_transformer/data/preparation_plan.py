@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from google.protobuf import json_format
 import sp_transformer
 from sp_transformer.config import derived
 from sp_transformer.data import records, sources, storage
+from sp_transformer.data.source import Source
 
 ENCODINGS = ("auto", "tiles", "png", "webp", "jpeg")
 LOSSY = ("jpeg",)
@@ -145,15 +145,14 @@ def plan_split(data_options, split: str, num_shards: int, planned: dict) -> Plan
         )
     if not len(source):
         raise ValueError(f"split {split!r} of the source has no images")
-    digest = hashlib.sha256()
-    for index in range(len(source)):
-        digest.update(source.name(index).encode() + b"\0")
+    # Of all names whatever they cost: whoever prepares reads all examples anyway.
+    digest = Source.names_digest(source)
     default = math.ceil(len(source) / _IMAGES_PER_SHARD)
     if split in planned and not num_shards:
         # What was begun is gone on with.
         num_shards = planned[split]["num_shards"]
     count = min(num_shards or default, len(source))
-    plan = Plan(split, len(source), count, digest.hexdigest(), source.has_labels)
+    plan = Plan(split, len(source), count, digest, source.has_labels)
     if split in planned and planned[split] != dataclasses.asdict(plan):
         raise ValueError(
             f"split {split!r} was begun with {planned[split]['num_examples']} images in "

@@ -274,15 +274,6 @@ class RecordsSource(NamedSource):
         label = self._decode(index, "label", label)
         return image, label.astype(np.uint8 if self._has_small_ids else np.int32, copy=False)
 
-    def encoded(self, index: int) -> tuple[bytes, bytes | None]:
-        """Returns image and label as they are stored."""
-        return tuple(
-            self._read_bytes(index, *(int(number) for number in spans[index]))
-            if self.has_labels or spans is self._images
-            else None
-            for spans in (self._images, self._labels)
-        )
-
     def _fetch(self, index, kind, spans, part):
         """Returns layout (None for a file of another format), bytes, where in the image they start, and the part."""
         start, count = (int(number) for number in spans[index])

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-from sp_transformer.data import storage
+from sp_transformer.data import storage, transient
 
 # So many faulty images in a row are no torn files but a fault of all of them (an id map, a wrong folder).
 MAX_SKIPPED_IN_A_ROW = 100
@@ -78,6 +78,7 @@ def usable(source, index, read, skipped):
 
     Raises:
       ValueError: if the example is faulty and `skipped` is None, or all, or MAX_SKIPPED_IN_A_ROW in a row, are.
+      OSError: if it may be read on another try.
     """
     if skipped is None:
         return index, read(index)
@@ -87,6 +88,9 @@ def usable(source, index, read, skipped):
         try:
             return candidate, read(candidate)
         except ValueError as error:
+            if transient.is_transient(error):
+                # It is there on another try, and a resumed run would see another stream.
+                raise
             skipped.add(source.name(candidate), str(error))
             last = error
     raise ValueError(

@@ -6,6 +6,7 @@ Shapes: Y, X are the height and width of one image in pixels.
 from __future__ import annotations
 
 import abc
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,6 +36,13 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def name(self, index: int) -> str:
         """Returns a name, unique in the source; also a relative file name without extension."""
+
+    def names_digest(self) -> str | None:
+        """Returns a hash of all names in their order, or None where they cannot be had without reading all examples."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            digest.update(self.name(index).encode() + b"\0")
+        return digest.hexdigest()
 
     @abc.abstractmethod
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from sp_transformer.config import derived
-from sp_transformer.data import inspection, pipeline
+from sp_transformer.data import inspection, pipeline, transient
 
 _LISTED = 10  # Faults that an error names before it only counts them.
 _INSPECT = "python -m sp_transformer.inspect_data lists the faults of all files"
@@ -24,6 +24,7 @@ def check(config, source, first_step=0) -> None:
       first_step: step that the run starts or resumes at.
 
     Raises:
+      LostStorageError: if one of the examples may be read on another try.
       ValueError: if one of the examples is faulty and `data.skip_corrupt` is off, if all of them are, or if none of
         them has a pixel that counts; it names the files.
     """
@@ -40,6 +41,10 @@ def check(config, source, first_step=0) -> None:
     label_map = derived.label_map(config)
     examined = inspection.examine_all(source, indices, label_map, config.data.parallel_calls)
     faults = [fault for one in examined for fault in one.faults]
+    for fault in faults:
+        if transient.is_transient(fault):
+            # No fault of the data: they are to be read again, and neither refused nor skipped.
+            raise transient.LostStorageError(str(fault)) from fault
     usable = [one for one in examined if not one.faults]
     report = inspection.report_of(config.data.train_split, source, examined, label_map)
     hints = [f"Perhaps {report.suggestion.text}"] if report.suggestion else []

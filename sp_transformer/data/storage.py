@@ -6,6 +6,8 @@ import os
 import posixpath
 import threading
 
+from sp_transformer.data import transient
+
 
 def is_remote(path: str) -> bool:
     """Returns whether a path names its own scheme; such paths are read and written by tf.io.gfile."""
@@ -33,13 +35,18 @@ class RandomAccessFile:
         self._descriptor = None
         self._local = threading.local()
         if is_remote(path):
-            self.size = _gfile().stat(path).length
+            with _os_errors():
+                self.size = _gfile().stat(path).length
         else:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             self.size = os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Reads `count` bytes from `offset` on; fewer where the file ends before."""
+        """Reads `count` bytes from `offset` on; fewer where the file ends before.
+
+        Raises:
+          OSError: if it cannot be read.
+        """
         if self._descriptor is not None:
             parts = []
             # One call returns 2 GiB at most, and may return less than that.
@@ -50,10 +57,11 @@ class RandomAccessFile:
                 parts.append(part)
                 offset, count = offset + len(part), count - len(part)
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        if not hasattr(self._local, "handle"):
-            self._local.handle = _gfile().GFile(self.path, "rb")
-        self._local.handle.seek(offset)
-        return self._local.handle.read(count)
+        with _os_errors():
+            if not hasattr(self._local, "handle"):
+                self._local.handle = _gfile().GFile(self.path, "rb")
+            self._local.handle.seek(offset)
+            return self._local.handle.read(count)
 
     def close(self) -> None:
         """Closes a local file; may be called twice."""
@@ -168,11 +176,6 @@ def check_writable(folder: str) -> None:
         raise OSError(f"{folder} cannot be written: {error}; name another folder") from error
 
 
-def open_to_write(path: str):
-    """Returns a file object to write bytes to."""
-    return _gfile().GFile(path, "wb")
-
-
 def file_size(path: str) -> int | None:
     """Returns the size of a file in bytes, or None if there is none."""
     if not is_remote(path):
@@ -193,7 +196,8 @@ class _os_errors:
         import tensorflow as tf
 
         if isinstance(error, tf.errors.OpError):
-            raise OSError(error.message) from error
+            kind = transient.LostStorageError if transient.is_transient(error) else OSError
+            raise kind(error.message) from error
         return False
 
 

@@ -73,6 +73,10 @@ class TfdsSource(Source):
     def __len__(self):
         return self._starts[-1]
 
+    def names_digest(self):
+        """Returns a hash of the names, or None where they are parts of the examples."""
+        return None if self._options.name_key else super().names_digest()
+
     def name(self, index):
         """Returns what `name_key` holds, or the split and a number."""
         if self._options.name_key:

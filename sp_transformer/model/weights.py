@@ -8,17 +8,20 @@ import collections
 import logging
 import os
 import re
+import uuid
 
 import keras
 import tensorflow as tf
 
-# What reading a truncated or corrupt checkpoint raises, by what part of it is hurt; and what has another cause, though
-# it is an OpError as well.
+from sp_transformer.data import transient
+
+# What reading a truncated or corrupt checkpoint raises, by what part of it is hurt. TensorFlow raises the same where
+# the storage has failed, often without the code that would say so: `is_torn` finds out.
 TORN_ERRORS = (IndexError, ValueError, tf.errors.OpError)
 _OTHER_CAUSES = (
     tf.errors.ResourceExhaustedError,
     tf.errors.PermissionDeniedError,
-    tf.errors.UnavailableError,
+    tf.errors.UnauthenticatedError,
 )
 
 # What a checkpoint holds beside the `model`: the moving average of its weights, under the same names.
@@ -39,8 +42,19 @@ class UnreadableCheckpointError(CheckpointError):
 
 
 def list_checkpoints(model_dir):
-    """Pairs (step, prefix `model_dir/ckpt-STEP`) of the checkpoints there, oldest first."""
-    if not tf.io.gfile.isdir(model_dir):
+    """Pairs (step, prefix `model_dir/ckpt-STEP`) of the checkpoints there, oldest first.
+
+    Raises:
+      tf.errors.OpError: if the storage is away.
+    """
+    model_dir = os.fspath(model_dir)
+    try:
+        # Not isdir, which says no also where the storage is away, so that a run would start anew.
+        if not tf.io.gfile.stat(model_dir).is_directory:
+            return []
+    except tf.errors.OpError as error:
+        if transient.is_transient(error):
+            raise
         return []
     matches = (_INDEX_FILE.fullmatch(name) for name in tf.io.gfile.listdir(model_dir))
     steps = sorted(int(match[1]) for match in matches if match)
@@ -72,6 +86,51 @@ def read(prefix):
     return tf.compat.v1.train.NewCheckpointReader(prefix)
 
 
+def is_torn(prefix, error):
+    """Whether reading a checkpoint has failed for what its files hold, and not for the storage or the machine.
+
+    A copy in memory is read to tell: what fails there is damaged.
+
+    Args:
+      prefix: of the checkpoint.
+      error: one of TORN_ERRORS, which reading it has raised.
+
+    Raises:
+      tf.errors.OpError: if its files cannot be copied.
+    """
+    if isinstance(error, (CheckpointError, *_OTHER_CAUSES)) or transient.is_transient(error):
+        return False
+    folder, base = os.path.split(prefix)
+    copy = f"ram://{uuid.uuid4().hex}"
+    tf.io.gfile.makedirs(copy)
+    try:
+        tf.io.gfile.copy(prefix + ".index", os.path.join(copy, base + ".index"))
+        # Before the rest is copied, which takes its time.
+        _read_whole(os.path.join(copy, base), only_index=True)
+        for name in tf.io.gfile.listdir(folder):
+            if name.startswith(base + ".data-"):
+                tf.io.gfile.copy(os.path.join(folder, name), os.path.join(copy, name))
+        _read_whole(os.path.join(copy, base))
+    except (_Damaged, tf.errors.NotFoundError):
+        return True
+    finally:
+        tf.io.gfile.rmtree(copy)
+    return False
+
+
+class _Damaged(Exception):
+    """What is_torn asks for."""
+
+
+def _read_whole(prefix, only_index=False):
+    try:
+        reader = read(prefix)
+        for name in () if only_index else reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except TORN_ERRORS as error:
+        raise _Damaged from error
+
+
 def restore_latest(model_dir, restore):
     """Restores the newest checkpoint that can be read; warns of the newer ones that cannot.
 
@@ -84,14 +143,15 @@ def restore_latest(model_dir, restore):
 
     Raises:
       CheckpointError: if there are checkpoints and none can be read, or one does not fit.
+      tf.errors.OpError: if the storage is away, or another fault comes between that is not the checkpoint's.
     """
     faults = []
     for _, prefix in reversed(list_checkpoints(model_dir)):
         try:
             restore(prefix)
-        except (CheckpointError, *_OTHER_CAUSES):
-            raise
         except TORN_ERRORS as error:
+            if not is_torn(prefix, error):
+                raise
             fault = f"{prefix}: {type(error).__name__}: {str(error).splitlines()[0]}"
             logging.warning("Skipping an unreadable checkpoint, %s", fault)
             faults.append(fault)
@@ -146,9 +206,9 @@ def restore_model(model, path, averaged=False):
         )
     try:
         restore(prefix)
-    except (CheckpointError, *_OTHER_CAUSES):
-        raise
     except TORN_ERRORS as error:
+        if not is_torn(prefix, error):
+            raise
         raise UnreadableCheckpointError(
             f"checkpoint {prefix} cannot be read, it is truncated or corrupt: {error}; "
             "take an earlier one"

@@ -172,7 +172,7 @@ class FrameLabels:
                 truth = self._ground_truth.read(self._files[number], image, name)
                 self._num_read += 1
                 return truth
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 self._faults.append(str(error))
         return self._ground_truth.nothing(image)
 

@@ -208,7 +208,7 @@ class _Run:
             try:
                 height, width = image_io.read_size(source.path)
                 self._limit.check(height, width)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 while len(reading):
                     yield reading.take()
                 yield _Item(source, fault=str(error))
@@ -329,13 +329,13 @@ class _Item:
 def _read_image(source, ground_truth):
     try:
         image = image_io.read_image(source.path)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _Item(source, fault=str(error))
     truth, truth_fault = None, None
     if ground_truth:
         try:
             truth = ground_truth.of_image(source, image)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             truth_fault = str(error)
     return _Item(source, image, truth=truth, truth_fault=truth_fault)
 

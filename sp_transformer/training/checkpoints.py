@@ -138,12 +138,17 @@ class TrainingCheckpoints:
         self._remove_folder(prefix + "_temp")
         try:
             weights.read(prefix)
-        except weights.TORN_ERRORS:
-            folder, base = os.path.split(prefix)
-            for name in storage.list_folder(folder):
-                if name.startswith(base + "."):
-                    with contextlib.suppress(OSError, tf.errors.OpError):
-                        tf.io.gfile.remove(os.path.join(folder, name))
+        except weights.TORN_ERRORS as error:
+            with contextlib.suppress(OSError, tf.errors.OpError):
+                if weights.is_torn(prefix, error):
+                    self._remove_files(prefix)
+
+    def _remove_files(self, prefix):
+        folder, base = os.path.split(prefix)
+        for name in storage.list_folder(folder):
+            if name.startswith(base + "."):
+                with contextlib.suppress(OSError, tf.errors.OpError):
+                    tf.io.gfile.remove(os.path.join(folder, name))
 
     def _remove_folder(self, folder):
         with contextlib.suppress(OSError, tf.errors.OpError):

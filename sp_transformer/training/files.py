@@ -5,15 +5,10 @@ import os
 
 import tensorflow as tf
 
-from sp_transformer.data import storage
+from sp_transformer.data import storage, transient
 
-# What is neither the disk's fault nor the user's: it may go well on another try.
-TRANSIENT_ERRORS = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
+# All that reading and writing a file may raise.
+STORAGE_ERRORS = (OSError, tf.errors.OpError)
 
 _TEMPORARY = ".tmp"
 
@@ -51,14 +46,18 @@ def write_text(path, text, temporary=None):
 
 
 def read_text(path):
-    """What a file holds, or None if there is no such file."""
+    """What a file holds, or None if there is no such file.
+
+    Raises:
+      OSError: if it is there, or may be, and cannot be read.
+    """
     path = os.fspath(path)
     try:
         return storage.read_file(path).decode("utf-8", errors="replace")
-    except OSError:
+    except OSError as error:
         # Another process may remove or replace it at any time, and remote storage tells apart
         # a missing file and other faults by their texts only.
-        if storage.exists(path):
+        if transient.is_transient(error) or storage.exists(path):
             raise
         return None
 
@@ -99,12 +98,14 @@ def copy(source, target):
 
 @contextlib.contextmanager
 def writing(path):
-    """Turns what writing `path` may raise into a WriteError that says what to do."""
+    """Turns what writing `path` may raise into a WriteError that says what to do; not what may pass by itself."""
     try:
         yield
-    except (WriteError, *TRANSIENT_ERRORS):
+    except WriteError:
         raise
-    except (OSError, tf.errors.OpError) as error:
+    except STORAGE_ERRORS as error:
+        if transient.is_transient(error):
+            raise
         raise WriteError(f"{os.fspath(path)} cannot be written: {fault(error)}") from error
 
 
@@ -149,5 +150,5 @@ class AppendedLines:
 
     def close(self):
         # Every line was flushed: what fails now has failed before.
-        with contextlib.suppress(OSError, tf.errors.OpError):
+        with contextlib.suppress(*STORAGE_ERRORS):
             self._file.close()

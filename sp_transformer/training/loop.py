@@ -54,7 +54,7 @@ class NonFiniteLossError(ArithmeticError):
         self.step = step
 
 
-def train(config, model_dir, strategy=None, after_save=None):
+def train(config, model_dir, strategy=None, after_save=None, after_resume=None):
     """Trains the model of `config`, from the newest checkpoint in `model_dir` if there is one.
 
     Args:
@@ -63,6 +63,8 @@ def train(config, model_dir, strategy=None, after_save=None):
       strategy: `tf.distribute.Strategy`; default: the current one, outside any scope one device.
       after_save: called as after_save(step, model) after every checkpoint, by the worker that writes
         it.
+      after_resume: called in the same way where a run starts at one of these checkpoints, before its first step, as
+        after_save may have been kept from it; not at one that only a SIGTERM has made.
 
     Returns:
       A TrainSummary.
@@ -100,11 +102,12 @@ def train(config, model_dir, strategy=None, after_save=None):
         make_dataset,
         strategy,
         make_examples=lambda: _validation_examples(config),
+        data=run_directory.describe_data(config, source),
     )
     try:
         if run.is_chief:
             print(batch.describe(given, config, replicas), flush=True)
-        return run.train(after_save)
+        return run.train(after_save, after_resume=after_resume)
     finally:
         if run.is_chief:
             skipping.report(skipped, os.path.join(model_dir, "train"))
@@ -139,6 +142,7 @@ class TrainingRun:
       strategy: `tf.distribute.Strategy`; default: the current one.
       make_examples: function that gives the examples for pictures, as `Reporter` takes them, or
         None; default: the run's first batch.
+      data: what the batches are drawn from, as `run_directory.prepare` checks it; default: not checked.
 
     Raises:
       RunMismatchError, CheckpointError, InitializationError, RunLockedError, WriteError: as `train`.
@@ -146,13 +150,21 @@ class TrainingRun:
     """
 
     def __init__(
-        self, config, model_dir, build_model, make_dataset, strategy=None, make_examples=None
+        self,
+        config,
+        model_dir,
+        build_model,
+        make_dataset,
+        strategy=None,
+        make_examples=None,
+        data=None,
     ):
         self._config = config
         self._options = config.training
         self._model_dir = os.fspath(model_dir)
         self._make_dataset = make_dataset
         self._make_examples = make_examples
+        self._data = data
         self._strategy = strategy or tf.distribute.get_strategy()
         self._averages = None
         self._workers = workers.Workers(self._strategy)
@@ -207,7 +219,9 @@ class TrainingRun:
         resuming = bool(weights.list_checkpoints(self._model_dir))
         if not resuming:
             self._initialize()
-        run_directory.prepare(self._model_dir, self._config, self.model, resuming, self.is_chief)
+        run_directory.prepare(
+            self._model_dir, self._config, self.model, resuming, self.is_chief, self._data
+        )
         self.step = self._checkpoints.restore_latest()
         self._workers.check_same_step(self.step, self._model_dir)
         self._checkpoint = weights.checkpoint_prefix(self._model_dir, self.step) if resuming else ""
@@ -239,7 +253,7 @@ class TrainingRun:
         if self._lock is not None:
             self._lock.release()
 
-    def train(self, after_save=None, stream=None):
+    def train(self, after_save=None, stream=None, after_resume=None):
         """Takes the steps that are left and returns the TrainSummary; see `train`."""
         options = self._options
         started, stream = time.monotonic(), stream or sys.stdout
@@ -252,6 +266,8 @@ class TrainingRun:
         iterator = None
         try:
             with termination.Termination() as terminated:
+                if self.step and self._is_due(options.save_interval_steps):
+                    self._call(after_resume, terminated)
                 while self.step < options.steps:
                     if iterator is None:
                         iterator = iter(self._distributed_dataset())
@@ -261,10 +277,11 @@ class TrainingRun:
                     if self._is_due(options.save_interval_steps) or leaving:
                         line.close()
                         self._save()
+                        # Asked again: one that came during the save must not cost another loop and save.
+                        leaving = self._workers.any(terminated.requested)
                         leaving = leaving and self.step < options.steps
-                        if after_save is not None and self.is_chief and not leaving:
-                            with terminated.at_once(), self._evaluated_weights():
-                                after_save(self.step, self.model)
+                        if not leaving:
+                            self._call(after_save, terminated)
                     if leaving:
                         raise SystemExit(exit_codes.TERMINATED)
             if self.is_chief:
@@ -285,10 +302,15 @@ class TrainingRun:
             time.monotonic() - started,
             line.images_per_second,
             self._checkpoint,
-            self.is_chief,
         )
         stream.write(train_summary.describe(summary, options.steps))
         return summary
+
+    def _call(self, function, terminated):
+        """Calls after_save or after_resume, if there is one; SIGTERM ends it."""
+        if function is not None and self.is_chief:
+            with terminated.at_once(), self._evaluated_weights():
+                function(self.step, self.model)
 
     def _distributed_dataset(self):
         first_step = self.step

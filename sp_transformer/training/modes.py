@@ -40,10 +40,7 @@ def run(mode, config, model_dir, timeout_seconds=0.0, strategy=None):
         if mode == "eval":
             _evaluate_newest(config, model_dir, evaluation, strategy)
         elif mode == "train_and_eval":
-            summary = loop.train(config, model_dir, strategy, after_save=evaluation)
-            if summary.is_chief and evaluation.last_step() != summary.steps:
-                # A kill came between the last save and its evaluation.
-                _evaluate_newest(config, model_dir, evaluation, strategy)
+            loop.train(config, model_dir, strategy, evaluation, evaluation.make_up)
         else:
             with strategy.scope():
                 model = builder.build_model(config)
@@ -102,6 +99,11 @@ class Evaluation:
             return None if text is None else json.loads(text)["step"]
         except (ValueError, KeyError, TypeError):
             return None
+
+    def make_up(self, step, model):
+        """Evaluates unless that was done: a kill may come between a save and its evaluation, or during it."""
+        if self.last_step() != step:
+            self(step, model)
 
     def open(self):
         """Takes the folder model_dir/eval for this process, if it has not yet.

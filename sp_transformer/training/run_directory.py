@@ -13,6 +13,7 @@ from sp_transformer.training import best, files
 
 CONFIG_FILE = "config.textproto"
 VARIABLES_FILE = "trainable_variables.txt"
+DATA_FILE = "training_data.json"
 SESSIONS_FILE = "sessions.jsonl"
 FINISHED_FILE = "finished.json"
 
@@ -50,8 +51,17 @@ class RunMismatchError(ValueError):
     """The run in a model_dir is not the run that the config describes."""
 
 
-def prepare(model_dir, config, model, resuming, writes=True):
-    """Checks config and trainable variables against those of the run being resumed; writes them.
+def describe_data(config, source):
+    """What a run's examples are drawn from, for `prepare`: the split, its number of images, a hash of their names."""
+    return {
+        "split": config.data.train_split,
+        "num_images": len(source),
+        "names_sha256": source.names_digest(),
+    }
+
+
+def prepare(model_dir, config, model, resuming, writes=True, data=None):
+    """Checks config, trainable variables and data against those of the run being resumed; writes them.
 
     Args:
       model_dir: directory of the run; created if need be.
@@ -59,10 +69,11 @@ def prepare(model_dir, config, model, resuming, writes=True):
       model: the built model.
       resuming: whether the directory holds a checkpoint.
       writes: whether this process is the one that writes into model_dir; others only check.
+      data: what describe_data gives; None for data that nobody checks.
 
     Raises:
-      RunMismatchError: if the run was started with other options or other trainable variables, or a
-        new one would start over the best checkpoint of another.
+      RunMismatchError: if the run was started with other options, other trainable variables or other images, or
+        a new one would start over the best checkpoint of another.
       WriteError: if the directory cannot be written.
     """
     model_dir = os.fspath(model_dir)
@@ -72,9 +83,12 @@ def prepare(model_dir, config, model, resuming, writes=True):
     variables = [f"{names[id(v)]} {list(v.shape)}" for v in model.trainable_variables]
     config_file = os.path.join(model_dir, CONFIG_FILE)
     variables_file = os.path.join(model_dir, VARIABLES_FILE)
+    data_file = os.path.join(model_dir, DATA_FILE)
     if resuming:
         _check_config(config_file, config)
         _check_variables(variables_file, variables)
+        if data is not None:
+            _check_data(data_file, data, config.data.skip_corrupt)
     elif best.recorded(model_dir) is not None:
         raise RunMismatchError(
             f"{os.path.join(model_dir, best.FOLDER)} holds the best checkpoint of an earlier run, "
@@ -85,6 +99,8 @@ def prepare(model_dir, config, model, resuming, writes=True):
         return
     files.write_text(config_file, text_format.MessageToString(config))
     files.write_text(variables_file, "".join(f"{line}\n" for line in variables))
+    if data is not None:
+        files.write_text(data_file, json.dumps(data) + "\n")
 
 
 def record_session(model_dir, first_step, replicas, workers):
@@ -236,4 +252,39 @@ def _check_variables(variables_file, variables):
         f"({len(before)} before, {len(variables)} now):\n"
         + "\n".join(changes or ["  the same, in another order"])
         + "\ngo on with the model before, or give another model_dir to start a new run"
+    )
+
+
+def _check_data(data_file, data, skips):
+    """Refuses other images than before; where faulty ones may be left out, only warns."""
+    text = files.read_text(data_file)
+    try:
+        before = None if text is None else json.loads(text)
+        count, names = before["num_images"], before["names_sha256"]
+    except (ValueError, KeyError, TypeError):
+        logging.warning(
+            "%s is missing or damaged; its run is resumed without a check of its data", data_file
+        )
+        return
+    # A hash that cannot be had now, or could not before, tells nothing.
+    same_names = names == data["names_sha256"] or None in (names, data["names_sha256"])
+    if count == data["num_images"] and same_names:
+        return
+    change = f"{count} images before, {data['num_images']} now"
+    if count == data["num_images"]:
+        change = f"{count} images before and now, with other names or in another order"
+    text = (
+        f"the run in {os.path.dirname(data_file)} trains on other data: split {data['split']!r} has "
+        f"{change}"
+    )
+    if not skips:
+        # Which image a step shows is drawn from all of them: each later step would show others.
+        raise RunMismatchError(
+            f"{text}\nrestore the images and labels that are missing and take away the new ones, or give another "
+            "model_dir to start a new run"
+        )
+    # A run that a lost label has stopped must be able to go on without it.
+    logging.warning(
+        "%s; data.skip_corrupt lets it go on, with other examples from here than those of a run in one piece",
+        text,
     )

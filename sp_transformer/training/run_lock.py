@@ -7,13 +7,14 @@ file is watched, as a holder that lives renews it.
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
 import time
 import uuid
 
-from sp_transformer.data import storage
+from sp_transformer.data import storage, transient
 from sp_transformer.training import files
 
 LOCK_FILE = "run.lock"
@@ -24,6 +25,8 @@ _STALE_SECONDS = 60.0
 # How long another process may take between looking for a lock and writing its own, on a disk and elsewhere.
 _SETTLING_SECONDS = 0.2
 _REMOTE_SETTLING_SECONDS = 2.0
+# Pauses before an unreadable lock is read again: storage that is away for moments must not cost a save.
+_RETRY_SECONDS = (0.5, 2.0, 5.0, 10.0)
 
 
 class RunLockedError(ValueError):
@@ -52,11 +55,13 @@ class RunLock:
         renewal_seconds=_RENEWAL_SECONDS,
         stale_seconds=_STALE_SECONDS,
         settling_seconds=None,
+        retry_seconds=_RETRY_SECONDS,
     ):
         self._folder = os.fspath(folder)
         self._path = os.path.join(self._folder, LOCK_FILE)
         self._say = say
         self._stale_seconds = stale_seconds
+        self._retry_seconds = retry_seconds
         if settling_seconds is None:
             remote = storage.is_remote(self._path)
             settling_seconds = _REMOTE_SETTLING_SECONDS if remote else _SETTLING_SECONDS
@@ -75,24 +80,42 @@ class RunLock:
         Raises:
           RunLockedError: if another process has taken it over, because this one was stopped or cut
             off for long, or somebody removed the lock.
+          OSError, tf.errors.OpError: if the storage is away for longer than some retries take.
         """
-        with self._mutex:
-            holder = _read(self._path)
-            if holder is None and not self._released.is_set():
-                # Removed by hand: nobody else is there, or it will notice.
-                self._write()
+        for seconds in self._retry_seconds:
+            try:
+                holder = self._look()
+                break
+            except files.STORAGE_ERRORS as error:
+                if not transient.is_transient(error):
+                    raise
+                logging.warning(
+                    "%s cannot be read: %s; trying again in %g s", self._path, error, seconds
+                )
+                time.sleep(seconds)
+        else:
+            holder = self._look()
         if holder is not None and holder.get("token") != self._own["token"]:
             raise RunLockedError(
                 f"{_who(holder)} has taken over {self._folder} from this process, which stops "
                 "without saving; let one of the two go on"
             )
 
+    def _look(self):
+        """Who holds the directory; a lock that is gone is written again, and None returned."""
+        with self._mutex:
+            holder = _read(self._path)
+            if holder is None and not self._released.is_set():
+                # Removed by hand: nobody else is there, or it will notice.
+                self._write()
+        return holder
+
     def release(self):
         """Gives the directory free; may be called twice."""
         if self._released.is_set():
             return
         self._released.set()
-        with self._mutex, contextlib.suppress(OSError, *files.TRANSIENT_ERRORS):
+        with self._mutex, contextlib.suppress(*files.STORAGE_ERRORS):
             holder = _read(self._path)
             if holder is not None and holder.get("token") == self._own["token"]:
                 files.remove(self._path)
@@ -162,7 +185,7 @@ class RunLock:
     def _renew(self, seconds):
         while not self._released.wait(seconds):
             # A disk that is full or a storage that is away for a while must not end the run here.
-            with self._mutex, contextlib.suppress(OSError, *files.TRANSIENT_ERRORS):
+            with self._mutex, contextlib.suppress(*files.STORAGE_ERRORS):
                 holder = _read(self._path)
                 if self._released.is_set():
                     return

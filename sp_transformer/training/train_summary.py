@@ -16,7 +16,6 @@ class TrainSummary:
       seconds: wall-clock time of the session.
       images_per_second: training speed, without saving, evaluation and compilation.
       checkpoint: prefix of the last checkpoint.
-      is_chief: whether this process is the one that writes into the model_dir.
     """
 
     steps: int
@@ -24,7 +23,6 @@ class TrainSummary:
     seconds: float
     images_per_second: float
     checkpoint: str
-    is_chief: bool
 
 
 def describe(summary, steps) -> str:

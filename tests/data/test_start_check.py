@@ -1,7 +1,9 @@
 """The first examples of a run: each fault is refused by the file's name, or skipped."""
 
 import contextlib
+import errno
 import itertools
+import os
 import pathlib
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from sp_transformer.data import pipeline, skipping, sources, start_check
+from sp_transformer.data import pipeline, skipping, sources, start_check, storage, transient
 from sp_transformer.data.faults import FileFault
 from sp_transformer.protos import experiment_pb2
 
@@ -55,6 +57,19 @@ def test_each_fault_is_refused_by_name_and_skipped_on_request(faulty_data, make)
         for folder in ("images", "labels"):
             for path in pathlib.Path(config.data.data_dir, "train", folder).glob(f"{name}.*"):
                 path.unlink()
+
+
+@pytest.mark.parametrize("skip_corrupt", [False, True])
+def test_a_lost_storage_is_neither_refused_nor_skipped(make, monkeypatch, skip_corrupt):
+    config = make([], skip_corrupt=skip_corrupt)
+    source = _source(config)
+
+    def away(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+    monkeypatch.setattr(storage, "read_file", away)
+    with pytest.raises(transient.LostStorageError, match=r"Stale.*\.png"):
+        start_check.check(config, source)
 
 
 def test_training_stream_skips_all_of_them(faulty_data, make):

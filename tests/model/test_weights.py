@@ -121,6 +121,38 @@ def test_a_flipped_byte_is_found(tmp_path):
         weights.restore_model(make_model(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError"),
+        *("UnauthenticatedError", "UnknownError", "InternalError", "ResourceExhaustedError"),
+        "OpError",
+    ],
+)
+def test_a_lost_storage_is_no_torn_checkpoint(tmp_path, kind):
+    """OpError itself is what TensorFlow's reader makes of any fault that it does not know by its text."""
+    for step in (9, 10):
+        save(make_model(), tmp_path, step)
+    raised = getattr(tf.errors, kind)
+    code = (tf.errors.UNKNOWN,) if kind == "OpError" else ()
+
+    def restore(prefix):
+        raise raised(None, None, "HTTP response code 503", *code)
+
+    with pytest.raises(raised, match="503"):
+        weights.restore_latest(tmp_path, restore)
+
+
+def test_a_storage_that_is_away_holds_no_less_checkpoints(tmp_path, monkeypatch):
+    def away(path):
+        raise tf.errors.UnavailableError(None, None, "HTTP response code 503")
+
+    save(make_model(), tmp_path, 9)
+    monkeypatch.setattr(tf.io.gfile, "stat", away)
+    with pytest.raises(tf.errors.UnavailableError):
+        weights.list_checkpoints(tmp_path)
+
+
 def test_errors_say_that_there_is_no_checkpoint(tmp_path):
     with pytest.raises(weights.CheckpointError, match=r"no checkpoint in .*no file ckpt-STEP"):
         weights.restore_model(make_model(), tmp_path)

@@ -35,6 +35,12 @@ case "$verb" in
     fi
     ;;
   create)
+    left="$(cat "$FAKE/stockout" 2>/dev/null || echo 0)"
+    if [ "$left" -gt 0 ]; then
+      echo "$((left - 1))" >"$FAKE/stockout"
+      echo "ERROR: RESOURCE_EXHAUSTED: there is no more capacity in the zone" >&2
+      exit 1
+    fi
     mkdir "${homes[@]}"
     echo READY >"$FAKE/state"
     ;;

@@ -21,8 +21,10 @@ ARGUMENTS = ["--config_file", "c.textproto", "--override", "training { steps: 5 
 # One task a machine, at the same time, with the highest of their codes: what srun does.
 SRUN = """#!/usr/bin/env bash
 shift  # --kill-on-bad-exit=0
+export SLURM_STEP_ID=0
 pids=()
 for ((i = 0; i < SLURM_NNODES; i++)); do SLURM_NODEID=$i "$@" & pids+=($!); done
+echo "${pids[@]}" >"$FAKE/tasks"
 trap 'signalled=true; kill -TERM "${pids[@]}"' TERM
 highest=0
 for pid in "${pids[@]}"; do
@@ -40,20 +42,27 @@ else
   echo "$*" >>"$FAKE/requeued"
 fi
 """
-# Stands in for the interpreter.
+SCANCEL = """#!/usr/bin/env bash
+echo "$*" >"$FAKE/cancelled"
+until [ -s "$FAKE/tasks" ]; do sleep 0.05; done
+for task in $(cat "$FAKE/tasks"); do kill -TERM "$task" 2>/dev/null; done
+"""
+# Stands in for the interpreter: worker 1 ends with $CODE, the others with $OTHERS.
 PYTHON = """#!/usr/bin/env bash
 printf '%s\\n' "$TF_CONFIG" >"$FAKE/config-$SLURM_NODEID"
 printf '%s\\n' "$@" >"$FAKE/arguments-$SLURM_NODEID"
 trap 'exit 143' TERM
-if [ "$CODE" = wait ]; then while :; do sleep 0.05; done; fi
-exit "$((SLURM_NODEID == 1 ? CODE : 0))"
+[ "$SLURM_NODEID" = 1 ] && end="$CODE" || end="${OTHERS:-0}"
+if [ "$CODE" = wait ] || [ "$end" = wait ]; then while :; do sleep 0.05; done; fi
+exit "$end"
 """
 
 
 class Slurm:
     def __init__(self, folder):
         self.folder = folder
-        for name, text in {"srun": SRUN, "scontrol": SCONTROL, "python": PYTHON}.items():
+        texts = {"srun": SRUN, "scontrol": SCONTROL, "scancel": SCANCEL, "python": PYTHON}
+        for name, text in texts.items():
             program = folder / name
             program.write_text(text)
             program.chmod(0o755)
@@ -118,6 +127,19 @@ def test_slurm_without_gpus_leaves_the_flag_out(slurm):
 def test_slurm_does_not_requeue_what_would_fail_again(slurm, code):
     assert slurm.run(code)[0] == code
     assert slurm.requeued() == []
+
+
+@pytest.mark.parametrize("others", [str(exit_codes.LOST_PEER), str(exit_codes.TERMINATED), "wait"])
+@pytest.mark.parametrize(
+    "code", [exit_codes.USAGE, exit_codes.CANNOT_WRITE, exit_codes.INTERRUPTED]
+)
+def test_slurm_tells_a_failure_for_good_from_what_the_others_lost_by_it(slurm, code, others):
+    ended, text = slurm.run(code, OTHERS=others)
+    assert ended == code, text
+    assert f"ended with code {code}" in text
+    assert slurm.requeued() == []
+    # Others that wait for the one that failed are not waited for.
+    assert (slurm.folder / "cancelled").read_text() == "--signal=TERM 123456.0\n"
 
 
 @pytest.mark.parametrize("code", [exit_codes.FAILED, exit_codes.LOST_PEER, 137])

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -137,6 +138,16 @@ def test_goes_on_after_preemptions(cloud):
     assert cloud.calls() == ["create", "scp", "delete", "create", "scp", "delete", "create", "scp"]
     assert result.stdout.count("segmenter was taken away") == 2
     assert "--spot" in (cloud.folder / "log").read_text()
+
+
+def test_a_zone_without_room_is_asked_again_and_again(cloud):
+    (cloud.folder / "stockout").write_text("12")
+    result = cloud.launch([0], "--spot")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert cloud.calls() == [*["create"] * 13, "scp"]
+    waits = re.findall(r"could not be created;.* next in (\d+) s", result.stdout)
+    assert waits == ["1", "2", "4", "8", "16", *["30"] * 7]
+    assert "no more capacity" in result.stderr and "given up" not in result.stdout
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED"])

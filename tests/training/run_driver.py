@@ -78,6 +78,48 @@ def train(
     run.train()
 
 
+def train_and_eval(model_dir, task, ports, killed_at=None):
+    """Trains and scores the tiny model as the training program does, as one of two workers.
+
+    Args:
+      model_dir: directory of the run.
+      task: number of this worker.
+      ports: of both, on loopback.
+      killed_at: step at whose evaluation the process that scores gets SIGTERM.
+    """
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": task}}
+    )
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    import conftest
+
+    from sp_transformer.model import builder
+    from sp_transformer.training import modes
+
+    builder.build_model = conftest.build_tiny_model
+    evaluate = modes.evaluator.evaluate
+
+    def evaluate_or_die(*arguments, step, **options):
+        if step == killed_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments, step=step, **options)
+
+    modes.evaluator.evaluate = evaluate_or_die
+    # The smallest streets that can be drawn.
+    conftest.HEIGHT = conftest.WIDTH = 32
+    config = conftest.make_config()
+    streets = config.data.synthetic_streets
+    streets.height, streets.width = conftest.HEIGHT, conftest.WIDTH
+    streets.train_images = streets.val_images = 2
+    config.evaluation.pictures = config.evaluation.batch_size = 1
+    config.training.batch_size, config.training.steps = 2, 4
+    config.training.save_interval_steps = 2
+    modes.run("train_and_eval", config, model_dir, strategy=strategy)
+
+
 def drop_rights():
     """Lets permissions count also where the tests run as root."""
     if os.getuid() == 0:
@@ -192,7 +234,8 @@ def _serve():
 def _supervised(arguments):
     """Trains as the training program does under --max_restarts, in processes of their own."""
     from sp_transformer import exit_codes
-    from sp_transformer.training import files, supervisor
+    from sp_transformer.data import transient
+    from sp_transformer.training import supervisor
 
     if not supervisor.is_supervised():
         command = [sys.executable, __file__, json.dumps(arguments)]
@@ -200,7 +243,9 @@ def _supervised(arguments):
     print("worker process", os.getpid(), flush=True)
     try:
         train(**arguments)
-    except files.TRANSIENT_ERRORS as error:
+    except Exception as error:
+        if not transient.is_transient(error):
+            raise
         print(type(error).__name__, str(error).splitlines()[0], flush=True)
         sys.exit(exit_codes.LOST_PEER)
 
@@ -242,6 +287,7 @@ FUNCTIONS = {
     function.__name__: function
     for function in (
         train,
+        train_and_eval,
         train_on_small_disk,
         train_with_small_files,
         train_without_rights,

@@ -3,10 +3,8 @@ harm."""
 
 import io
 import json
-import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -15,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from sp_transformer.model import weights
-from sp_transformer.training import loop, run_directory
+from sp_transformer.training import checkpoints, loop, run_directory
 
 
 def loss_curve(model_dir):
@@ -188,6 +186,20 @@ def test_a_torn_save_falls_back_to_the_one_before(
     assert make_run(model_dir).step == 10
 
 
+def test_a_lost_storage_renames_no_checkpoint(make_run, tmp_path, reference, monkeypatch):
+    def lost(self, prefix):
+        raise tf.errors.AbortedError(None, None, "all retries were used up")
+
+    model_dir = tmp_path / "reference"
+    before = sorted(path.name for path in model_dir.glob("*ckpt-*"))
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.TrainingCheckpoints, "_restore", lost)
+        with pytest.raises(tf.errors.AbortedError):
+            make_run(model_dir)
+    assert sorted(path.name for path in model_dir.glob("*ckpt-*")) == before
+    assert make_run(model_dir).step == 10
+
+
 def test_refuses_to_start_anew_over_checkpoints_that_cannot_be_read(make_run, tmp_path, config):
     config.training.steps = 4
     train(make_run, tmp_path)
@@ -296,24 +308,6 @@ def test_the_seed_decides_the_weights(make_run, tmp_path, config):
     assert not np.array_equal(
         final_weights(other)["head/kernel"], final_weights(first)["head/kernel"]
     )
-
-
-def test_sigterm_saves_and_exits(make_run, tmp_path, config):
-    config.training.save_interval_steps = 1000
-    config.training.log_interval_steps = 1
-
-    class Terminating(io.StringIO):
-        def write(self, text):
-            if text.startswith("step 3/"):
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().write(text)
-
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as exit_info:
-        make_run(tmp_path).train(stream=Terminating())
-    assert exit_info.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert make_run(tmp_path).step == 3
 
 
 _TWO_REPLICAS = """

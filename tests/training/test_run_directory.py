@@ -5,6 +5,7 @@ import json
 import pytest
 import tensorflow as tf
 
+from sp_transformer.data import source
 from sp_transformer.training import run_directory
 
 
@@ -70,6 +71,55 @@ def test_the_list_of_variables_does_not_depend_on_models_built_before(tmp_path, 
     run_directory.prepare(tmp_path, config, tiny.build_model(), resuming=True)
     text = (tmp_path / "trainable_variables.txt").read_text()
     assert "backbone/conv/kernel [3, 3, 3, 8]\n" in text and "blocks/1/bias [8]\n" in text
+
+
+class Names(source.NamedSource):
+    """A source of nothing but names."""
+
+    def __init__(self, names):
+        self._names = names
+
+    def read(self, index):
+        raise NotImplementedError
+
+
+def test_refuses_other_images_and_names_both_counts(tmp_path, config, tiny, caplog):
+    model = tiny.build_model()
+
+    def prepare(names, resuming=True):
+        data = run_directory.describe_data(config, Names(names))
+        run_directory.prepare(tmp_path, config, model, resuming, data=data)
+
+    prepare(["a", "b", "c"], resuming=False)
+    prepare(["a", "b", "c"])
+    assert caplog.text == ""
+    for names, words in (
+        (["a", "c"], "3 images before, 2 now"),
+        (["a", "b", "c", "d"], "3 images before, 4 now"),
+        (["a", "c", "b"], "other names or in another order"),
+    ):
+        with pytest.raises(run_directory.RunMismatchError, match=words) as error:
+            prepare(names)
+        assert "restore the images" in str(error.value) and "another model_dir" in str(error.value)
+    # Images that have lost their labels are left out on request; from then on those count.
+    config.data.skip_corrupt = True
+    prepare(["a", "c"])
+    assert "3 images before, 2 now; data.skip_corrupt lets it go on" in caplog.text
+    config.data.skip_corrupt = False
+    prepare(["a", "c"])
+
+
+def test_data_that_cannot_be_compared_is_no_other(tmp_path, config, tiny, caplog):
+    model, data = tiny.build_model(), {"split": "train", "num_images": 3, "names_sha256": None}
+    run_directory.prepare(tmp_path, config, model, resuming=False)
+    run_directory.prepare(tmp_path, config, model, resuming=True, data=data)
+    assert "training_data.json is missing" in caplog.text
+    caplog.clear()
+    for digest in ("abc", None):
+        run_directory.prepare(
+            tmp_path, config, model, resuming=True, data={**data, "names_sha256": digest}
+        )
+    assert caplog.text == ""
 
 
 def test_a_missing_config_is_a_warning(tmp_path, config, tiny, caplog):

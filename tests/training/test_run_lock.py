@@ -1,5 +1,6 @@
 """Who may hold a model_dir, and when a lock counts as dead."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import uuid
 import pytest
 import tensorflow as tf
 
+from sp_transformer.data import storage
 from sp_transformer.training import run_lock
 
 FAST = {"renewal_seconds": 0.05, "stale_seconds": 0.4, "settling_seconds": 0.05}
@@ -139,6 +141,33 @@ def test_a_lock_that_was_removed_by_hand_comes_back(folder):
     tf.io.gfile.remove(os.path.join(folder, run_lock.LOCK_FILE))
     held.check()
     assert read(folder)["process"][0] == os.getpid()
+    held.release()
+
+
+class Away:
+    """Stands in for storage.read_file; fails so many times as storage that is away does."""
+
+    def __init__(self, times):
+        self.left, self._read_file = times, storage.read_file
+
+    def __call__(self, path):
+        self.left -= 1
+        if self.left >= 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return self._read_file(path)
+
+
+def test_an_unreadable_lock_is_read_again(folder, monkeypatch):
+    held = lock(folder, renewal_seconds=1000, retry_seconds=(0.01, 0.01))
+    before = read(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "read_file", Away(2))
+        held.check()
+        # One more is more than a moment, and still no lock that somebody has removed.
+        patched.setattr(storage, "read_file", Away(3))
+        with pytest.raises(OSError, match="Input/output error"):
+            held.check()
+    assert read(folder) == before
     held.release()
 
 

@@ -55,6 +55,29 @@ def test_sigterm_to_one_worker_stops_both_at_one_step_and_only_the_chief_writes(
     assert (session["workers"], session["replicas"]) == (2, 2)
 
 
+def test_a_last_evaluation_that_was_cut_off_is_made_up(driver, tmp_path):
+    model_dir = tmp_path / "run"
+    for killed_at in (4, None):
+        ports = driver.free_ports(2)
+        pids = [
+            driver.start(
+                "train_and_eval",
+                tmp_path / f"output-{task}",
+                model_dir=str(model_dir),
+                task=task,
+                ports=ports,
+                killed_at=killed_at,
+            )
+            for task in (0, 1)
+        ]
+        codes, texts = [driver.wait(pid) for pid in pids], [driver.text(pid) for pid in pids]
+        assert codes[0] == (143 if killed_at else 0), texts
+        scored = json.loads((model_dir / "eval" / "metrics.json").read_text())["step"]
+        assert scored == (2 if killed_at else 4), texts
+    assert codes[1] == 0 and "nothing to do" in texts[0], texts
+    assert "evaluated step 4" in texts[0] and "evaluated" not in texts[1]
+
+
 @pytest.mark.slow
 def test_workers_that_do_not_share_a_model_dir_are_refused(driver, tmp_path):
     shared = tmp_path / "shared"

@@ -48,6 +48,8 @@ class CheckpointArrays(Mapping):
         try:
             return read()
         except weights.TORN_ERRORS as error:
+            if not weights.is_torn(self._prefix, error):
+                raise
             raise InitializationError(
                 f"{self._prefix} cannot be read, it is truncated or corrupt: {str(error).splitlines()[0]}; take "
                 "another checkpoint, or copy its files again"
