@@ -180,9 +180,11 @@ def _check_input_size(faults, config):
 def _check_num_classes(faults, config):
     stated = config.model.num_classes
     checks.not_negative(faults, "model.num_classes", stated, "as many as data.label_map has")
-    known = len(config.data.label_map.classes)
-    if not known and config.data.dataset == "synthetic_streets":
-        known = derived.drawn_label_map().num_classes
+    try:
+        known = derived.label_map(config).num_classes
+    except ValueError:
+        # None, or one at fault: data_validation says so.
+        known = len(config.data.label_map.classes)
     if stated > 0 and known and stated != known:
         faults.append(
             f"model.num_classes {stated} does not agree with the {known} classes of "

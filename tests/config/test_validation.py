@@ -339,11 +339,16 @@ def test_folder_without_splits_and_classes(write):
     assert "data.label_map.classes is empty" in no_classes and "base_config" in no_classes
 
 
-def test_num_classes_is_checked_against_the_default_label_map(write):
-    text = 'data { dataset: "synthetic_streets" crop_height: 64 crop_width: 64 }'
-    with pytest.raises(ConfigError, match="num_classes 20 does not agree with the 19 classes"):
-        load_config(write(text), ["model { num_classes: 20 }"])
-    load_config(write(text), ["model { num_classes: 19 }"])
+@pytest.mark.parametrize(
+    ("dataset", "classes"), [("synthetic_streets", 19), ("cityscapes", 19), ("ade20k", 150)]
+)
+def test_num_classes_is_checked_against_the_default_label_map(write, dataset, classes):
+    text = f'data {{ dataset: "{dataset}" crop_height: 64 crop_width: 64 }}'
+    for stated in (7, classes + 2):
+        message = f"num_classes {stated} does not agree with the {classes} classes"
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(text), [f"model {{ num_classes: {stated} }}"])
+    load_config(write(text), [f"model {{ num_classes: {classes} }}"])
 
 
 def make_data(root, names):
