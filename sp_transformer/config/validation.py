@@ -66,8 +66,10 @@ def _check_backbone(faults, backbone):
     if backbone.name not in registries.BOTTLENECK_RESNETS:
         bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
         _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)
-    if backbone.name.startswith(registries.KERAS_CV_PREFIX):
-        _check_unused(faults, backbone, "drop_path_rate", "a ResNet or ConvNeXt of this package")
+    bare_name = backbone.name.removeprefix(registries.KERAS_CV_PREFIX)
+    if bare_name != backbone.name and bare_name not in registries.KERAS_CV_WITH_DROP_PATH:
+        users = "a ResNet or ConvNeXt of this package, or an EfficientNet of keras_cv"
+        _check_unused(faults, backbone, "drop_path_rate", users)
 
 
 def _check_unused(faults, backbone, field, users):

@@ -71,7 +71,8 @@ BROKEN = {
         "its default, 0.001",
     ],
     backbone('name: "keras_cv/resnet18" drop_path_rate: 0.1'): [
-        "model.backbone.drop_path_rate 0.1 has no effect on keras_cv/resnet18; remove it"
+        "model.backbone.drop_path_rate 0.1 has no effect on keras_cv/resnet18; remove it",
+        "EfficientNet",
     ],
     backbone("drop_path_rate: 1"): [
         "model.backbone.drop_path_rate 1 lies outside [0, 1)",
@@ -299,6 +300,7 @@ def test_the_number_of_broken_configs_does_not_shrink():
         # Setting a ResNet's option back to its default is how an override undoes a base file.
         'model { backbone { name: "convnext_tiny" stem_max_pool: false conv_bias: false } }',
         'model { backbone { name: "keras_cv/mobilenet_v3_small" } }',
+        'model { backbone { name: "keras_cv/efficientnetlite_b0" drop_path_rate: 0.2 } }',
         "data { resize_longer_side: 77 }",
         "data { resize_height: 77 resize_width: 33 }",
         "data { augmentation { min_scale: 0.5 max_scale: 2.0 scale_step: 0.1 } }",
