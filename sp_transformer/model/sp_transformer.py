@@ -43,7 +43,8 @@ class SPTransformer(keras.Model):
         input_normalization="minus_one_to_one",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # `normalize` casts, after it has computed in float32: Keras would round images to bfloat16 before.
+        super().__init__(autocast=False, **kwargs)
         self.backbone = backbone
         self.hypercolumn = hypercolumn
         self.tokenizer = tokenizer

@@ -202,6 +202,16 @@ def test_bfloat16_keeps_weights_logits_and_softmax_in_float32():
     assert difference.mean() < 0.05 * np.abs(exact(x)["semantic_logits"]).mean()
 
 
+def test_bfloat16_leaves_fractions_of_images_to_normalization():
+    model = builder.build_model(small_config("training { precision: BFLOAT16 }"))
+    randomize(model)
+    x = np.random.default_rng(0).uniform(128, 255, (1, 48, 64, 3)).astype(np.float32)
+    called = model(x)["semantic_logits"]
+    np.testing.assert_array_equal(called, model.semantic_logits(model.features(x)))
+    # bfloat16 would hold whole numbers only up there.
+    assert np.abs(called - model(np.round(x))["semantic_logits"]).max() > 0
+
+
 def test_building_leaves_the_global_policy_alone():
     import keras
 
