@@ -31,6 +31,9 @@ class SPTransformer(keras.Model):
       classifier: a SuperpixelClassifier.
       association: an Association, of the hypercolumn's stride.
       input_normalization: one of normalization.NORMALIZATIONS.
+
+    Raises:
+      ValueError: if the normalization is unknown.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class SPTransformer(keras.Model):
     ):
         # `normalize` casts, after it has computed in float32: Keras would round images to bfloat16 before.
         super().__init__(autocast=False, **kwargs)
+        normalization.check(input_normalization)
         self.backbone = backbone
         self.hypercolumn = hypercolumn
         self.tokenizer = tokenizer

@@ -3,8 +3,9 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from sp_transformer.model import builder
+from sp_transformer.model import builder, summary
 from sp_transformer.model.inference import Inference
+from sp_transformer.model.sp_transformer import SPTransformer
 from sp_transformer.protos import experiment_pb2
 
 # Small, but with every stage: strides 2, 8 and 16, cells of 2x2 features, a grid of odd height.
@@ -235,6 +236,12 @@ def test_input_normalization(form):
     np.testing.assert_allclose(
         normalization.normalize(pixel, form.lower())[0, 0, 0], [red, green, blue], rtol=1e-5
     )
+
+
+def test_unknown_input_normalization_is_named_at_once(model):
+    parts = (getattr(model, part) for part in summary.PARTS)
+    with pytest.raises(ValueError, match=r"minus_one_to_one, imagenet.*got 'imagnet'"):
+        SPTransformer(*parts, input_normalization="imagnet")
 
 
 def test_association_by_cell_makes_the_logits_of_the_loss(model):
