@@ -58,6 +58,7 @@ def measure(path, overrides, batch_size, timeout) -> dict:
     """
     config = spt.load_config(path, overrides=overrides)
     config.training.batch_size = batch_size
+    config.training.ClearField("batch_size_per_replica")
     variant = variants.Variant(
         name=config.experiment_name,
         config=config,

@@ -127,12 +127,10 @@ def _check_globs(faults, path, patterns):
 
 def _check_label_map(faults, data):
     options = data.label_map
-    with_default = ("synthetic_streets", *registries.DEFAULT_LABEL_MAPS)
-    if (
-        data.dataset in registries.DATASETS
-        and data.dataset not in with_default
-        and not options.classes
-    ):
+    if data.dataset in registries.DATASETS and not options.classes:
+        if data.dataset in ("synthetic_streets", *registries.DEFAULT_LABEL_MAPS):
+            _check_default_label_map(faults, data)
+            return
         faults.append(
             f"data.label_map.classes is empty, and {data.dataset} has no default; list the classes, or "
             "name one of configs/label_maps as a base_config"
@@ -140,6 +138,26 @@ def _check_label_map(faults, data):
     _check_classes(faults, options.classes)
     _check_ignore_label(faults, options)
     _check_id_map(faults, options)
+
+
+def _check_default_label_map(faults, data):
+    """Without classes the data set's own label map serves whole: nothing else of `label_map` would be read."""
+    options, default = data.label_map, derived.data_label_map(data)
+    bundled = registries.DEFAULT_LABEL_MAPS.get(data.dataset, "cityscapes")
+    stated = []
+    # The ignore_label of synthetic_streets is judged with or without classes, see below.
+    if options.ignore_label != default.ignore_label and data.dataset != "synthetic_streets":
+        stated.append(f"ignore_label {options.ignore_label}")
+    if options.id_map:
+        stated.append("id_map")
+    if options.ignore_unlisted_ids:
+        stated.append("ignore_unlisted_ids true")
+    for field in stated:
+        faults.append(
+            f"data.label_map.{field} has no effect without data.label_map.classes: {data.dataset} then takes its "
+            "own label map whole; remove it, or list the classes too (for example by base_config "
+            f'"configs/label_maps/{bundled}.textproto")'
+        )
 
 
 def _check_classes(faults, classes):

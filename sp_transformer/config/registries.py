@@ -79,6 +79,11 @@ _KERAS_CV_FROM_STRIDE_2 = (
 )
 KERAS_CV_BACKBONES = _KERAS_CV_FROM_STRIDE_4 + _KERAS_CV_FROM_STRIDE_2
 
+# Those of them whose blocks can be dropped.
+KERAS_CV_WITH_DROP_PATH = tuple(
+    name for name in KERAS_CV_BACKBONES if name.startswith("efficientnet")
+)
+
 
 def backbone_names() -> tuple[str, ...]:
     """Every value that `model.backbone.name` may take."""

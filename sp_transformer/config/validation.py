@@ -66,8 +66,10 @@ def _check_backbone(faults, backbone):
     if backbone.name not in registries.BOTTLENECK_RESNETS:
         bottlenecks = f"one with bottlenecks, {' or '.join(registries.BOTTLENECK_RESNETS)}"
         _check_unused(faults, backbone, "stride_in_first_conv", bottlenecks)
-    if backbone.name.startswith(registries.KERAS_CV_PREFIX):
-        _check_unused(faults, backbone, "drop_path_rate", "a ResNet or ConvNeXt of this package")
+    bare_name = backbone.name.removeprefix(registries.KERAS_CV_PREFIX)
+    if bare_name != backbone.name and bare_name not in registries.KERAS_CV_WITH_DROP_PATH:
+        users = "a ResNet or ConvNeXt of this package, or an EfficientNet of keras_cv"
+        _check_unused(faults, backbone, "drop_path_rate", users)
 
 
 def _check_unused(faults, backbone, field, users):
@@ -180,9 +182,11 @@ def _check_input_size(faults, config):
 def _check_num_classes(faults, config):
     stated = config.model.num_classes
     checks.not_negative(faults, "model.num_classes", stated, "as many as data.label_map has")
-    known = len(config.data.label_map.classes)
-    if not known and config.data.dataset == "synthetic_streets":
-        known = derived.drawn_label_map().num_classes
+    try:
+        known = derived.label_map(config).num_classes
+    except ValueError:
+        # None, or one at fault: data_validation says so.
+        known = len(config.data.label_map.classes)
     if stated > 0 and known and stated != known:
         faults.append(
             f"model.num_classes {stated} does not agree with the {known} classes of "

@@ -36,6 +36,9 @@ class CrossAttention(keras.layers.Layer):
       feed_forward_width: hidden channels of a feed-forward layer behind each path; 0 for none.
       implementation: of the attention, "fold" or "gather". "fold" also absorbs projections; "gather" computes all of
         them on the pixels, as the paper does.
+
+    Raises:
+      ValueError: if the heads do not divide the channels, or the projection or implementation is unknown.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class CrossAttention(keras.layers.Layer):
             raise ValueError(f"heads must divide channels; got {heads} heads, {channels} channels")
         if projection not in PROJECTIONS:
             raise ValueError(f"projection must be one of {PROJECTIONS}; got {projection!r}")
+        local_attention.check_implementation(implementation)
         self.channels = channels
         self.heads = heads
         self.projection = projection

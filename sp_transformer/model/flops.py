@@ -8,11 +8,14 @@ transcendental functions count nothing because the profiler knows no rule for th
 
 import collections
 import dataclasses
+import itertools
 import math
 import re
 
 import keras
 import tensorflow as tf
+
+from sp_transformer.model import rematerialization
 
 # Float operations per element of the first input, then of the output, as the profiler has them.
 _PER_INPUT = {
@@ -167,52 +170,88 @@ def count_multiply_adds(concrete, parts=(), folded=(), trailing_part=None):
     )
 
 
-def kept_activation_bytes(concrete):
+def kept_activation_bytes(concrete, trained=None, behind=0):
     """Bytes of the forward tensors that the backward pass reads, for the batch size traced.
 
     A tensor is counted once if it depends on the function's inputs, is of a floating type, and the
     gradient of an op that uses it reads it: products (convolution, matmul, multiplication) keep an
     input if the other input needs a gradient; squares, GELU and max-pool keep their input; ReLU,
-    softmax and reciprocal roots keep their output. Reshapes share their input's memory. Left out:
-    temporaries, and what XLA fuses or recomputes.
+    softmax and reciprocal roots keep their output. Reshapes share their input's memory. Of a layer
+    that is rematerialized the inputs are kept; its inner tensors are there once more while its
+    gradient is taken, when what is kept behind it is free again. Left out: temporaries, and what XLA
+    fuses or recomputes.
 
     Args:
       concrete: A tf ConcreteFunction of the forward pass in training mode.
+      trained: The tf.Variables that gradients are taken by; default: those of `concrete` that were
+        created trainable. Keras does not tell its variables' when a layer is frozen.
+      behind: Bytes that whatever uses the outputs keeps, the loss for one.
 
     Returns:
-      Bytes, as an int.
+      Bytes at the most, as an int.
     """
     graph = concrete.graph
+    trained = concrete.trainable_variables if trained is None else trained
+    handles = {id(variable.handle) for variable in trained}
+    differentiable = {inner.name for outer, inner in graph.captures if id(outer) in handles}
     captured = {tensor.name for tensor in graph.internal_captures}
-    varies, differentiable, source, kept = set(), set(), {}, {}
+    varies, source, maker = set(), {}, {}
+    kept, inside, kept_before = {}, collections.defaultdict(dict), {}
+
+    def keep(tensors, where):
+        for tensor in tensors:
+            if tensor.name in varies and tensor.dtype.is_floating:
+                where[tensor.name] = _elements(tensor) * tensor.dtype.size
+
     for operation in graph.get_operations():
         inputs = [source.get(tensor.name, tensor) for tensor in operation.inputs]
         if operation.type == "Placeholder":
             varies.update(t.name for t in operation.outputs if t.name not in captured)
         elif any(tensor.name in varies for tensor in inputs):
             varies.update(tensor.name for tensor in operation.outputs)
-        if operation.type == "ReadVariableOp" or (
-            operation.type != "StopGradient" and any(t.name in differentiable for t in inputs)
-        ):
-            differentiable.update(tensor.name for tensor in operation.outputs)
+        differentiable.update(_differentiable_outputs(operation, differentiable))
         if operation.type in _ALIASES:
             for output, tensor in zip(operation.outputs, inputs, strict=False):
                 source[output.name] = tensor
-        for tensor in _read_by_gradient(operation, inputs, differentiable):
-            if tensor.name in varies and tensor.dtype.is_floating:
-                kept[tensor.name] = _elements(tensor) * tensor.dtype.size
-    return sum(kept.values())
+        layer = rematerialization.scope_of(operation.name)
+        maker.update((tensor.name, layer) for tensor in operation.outputs)
+        read = _read_by_gradient(operation, inputs, differentiable)
+        if layer is None:
+            keep(read, kept)
+        else:
+            keep([tensor for tensor in inputs if maker[tensor.name] != layer], kept)
+            keep([tensor for tensor in read if maker[tensor.name] == layer], inside[layer])
+            kept_before[layer] = len(kept)
+    totals = list(itertools.accumulate(kept.values(), initial=0))
+    recomputed = [
+        totals[count] + sum(inside[layer].values()) for layer, count in kept_before.items()
+    ]
+    return max(totals[-1] + behind, *recomputed, 0)
+
+
+def _differentiable_outputs(operation, differentiable):
+    if operation.type == "StopGradient":
+        return []
+    flags = [tensor.name in differentiable for tensor in operation.inputs]
+    if operation.type in _ALIASES:
+        # A custom gradient's IdentityN has results and arguments side by side.
+        pairs = zip(operation.outputs, flags, strict=False)
+        return [tensor.name for tensor, is_differentiable in pairs if is_differentiable]
+    return [tensor.name for tensor in operation.outputs] if any(flags) else []
 
 
 def _read_by_gradient(operation, inputs, differentiable):
+    """Tensors, out of `inputs` (aliases resolved) and the outputs."""
     if not any(tensor.name in differentiable for tensor in operation.outputs):
         return []
     read = []
     if operation.type in _PRODUCTS:
+        # Not by `inputs`: behind a StopGradient there is none, though the memory is the same.
+        flags = [tensor.name in differentiable for tensor in operation.inputs]
         read = [
             tensor
             for index, tensor in enumerate(inputs)
-            if any(t.name in differentiable for i, t in enumerate(inputs) if i != index)
+            if any(flag for i, flag in enumerate(flags) if i != index)
         ]
     elif operation.type in _READ_INPUTS:
         read = list(inputs)

@@ -84,7 +84,11 @@ def attend_to_pixels(queries, keys, values, grid, implementation):
 
     Returns:
       [M, R*C, J*D'].
+
+    Raises:
+      ValueError: if the implementation is unknown.
     """
+    check_implementation(implementation)
     core = _attend_to_pixels_fold if implementation == "fold" else _attend_to_pixels_gather
     return core(queries, keys, values, grid)
 
@@ -207,10 +211,7 @@ def _superpixels_from_heads(x, shape):
 
 
 def _grid(superpixels, pixels, implementation, superpixels_name, pixels_name):
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}"
-        )
+    check_implementation(implementation)
     if len(superpixels.shape) != 5 or len(pixels.shape) != 5:
         raise ValueError(
             f"{superpixels_name} must be [B, R, C, N, D] and {pixels_name} [B, H, W, N, D]; "
@@ -224,6 +225,14 @@ def _grid(superpixels, pixels, implementation, superpixels_name, pixels_name):
     cell_height, cell_width = cell_size(pixels.shape[1:3], superpixels.shape[1:3])
     rows, columns = ops.shape(superpixels)[1:3]
     return SuperpixelGrid(rows, columns, cell_height, cell_width, TILE[implementation])
+
+
+def check_implementation(name):
+    """Raises ValueError unless `name` is one of IMPLEMENTATIONS."""
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {name!r}"
+        )
 
 
 def cell_size(pixel_grid, superpixel_grid):
@@ -260,6 +269,7 @@ __all__ = [
     "attend_to_pixels",
     "attend_to_superpixels",
     "cell_size",
+    "check_implementation",
     "join_heads",
     "pixel_attention",
     "split_heads",

@@ -29,12 +29,24 @@ def normalize(images, form, dtype="float32"):
 
     Returns:
       [B, Y, X, 3]; its zero is the mean colour, except for "zero_to_one" and "raw".
+
+    Raises:
+      ValueError: if the form is unknown.
     """
+    check(form)
     shift, scale, reverse = _FORMS[form]
     images = ops.cast(images, "float32")
     if reverse:
         images = ops.flip(images, axis=-1)
     return ops.cast((images - np.float32(shift)) / np.float32(scale), dtype)
+
+
+def check(form):
+    """Raises ValueError unless `form` is one of NORMALIZATIONS."""
+    if form not in _FORMS:
+        raise ValueError(
+            f"input normalization must be one of {', '.join(NORMALIZATIONS)}; got {form!r}"
+        )
 
 
 def padding_value(form) -> float:

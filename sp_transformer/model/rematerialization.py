@@ -7,6 +7,7 @@ the first, and the second sees the random state that the first one had.
 
 import contextlib
 import contextvars
+import re
 
 import keras
 import tensorflow as tf
@@ -16,6 +17,8 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from sp_transformer.model import custom_gradient
 
+# Name scope of each layer's two passes in a graph.
+_SCOPE = "rematerialized"
 _BY_XLA = contextvars.ContextVar("compiled_by_xla", default=False)
 
 
@@ -51,7 +54,7 @@ def call(layer, *inputs, **kwargs):
 
     def forward(tensors, values):
         mapping = [*zip(trained, values, strict=True), *zip(state, before, strict=True)]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
+        with keras.StatelessScope(state_mapping=mapping) as scope, tf.name_scope(_SCOPE):
             rest = iter(tensors)
             outputs = layer(*[next(rest) if there else None for there in given], **kwargs)
         return outputs, [scope.get_current_value(v) for v in state]
@@ -92,4 +95,10 @@ def ordered_after(done, tensors):
         return [tf.identity(tensor) for tensor in tensors]
 
 
-__all__ = ["call", "compiled_by_xla", "ordered_after"]
+def scope_of(name):
+    """The scope of the `call` that an operation of this name is inside of, or None."""
+    match = re.match(rf"(?:.*?/)?{_SCOPE}(?:_\d+)?(?=/)", name)
+    return match and match[0]
+
+
+__all__ = ["call", "compiled_by_xla", "ordered_after", "scope_of"]

@@ -31,6 +31,9 @@ class SPTransformer(keras.Model):
       classifier: a SuperpixelClassifier.
       association: an Association, of the hypercolumn's stride.
       input_normalization: one of normalization.NORMALIZATIONS.
+
+    Raises:
+      ValueError: if the normalization is unknown.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class SPTransformer(keras.Model):
         input_normalization="minus_one_to_one",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # `normalize` casts, after it has computed in float32: Keras would round images to bfloat16 before.
+        super().__init__(autocast=False, **kwargs)
+        normalization.check(input_normalization)
         self.backbone = backbone
         self.hypercolumn = hypercolumn
         self.tokenizer = tokenizer

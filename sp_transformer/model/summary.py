@@ -4,6 +4,7 @@ No data is read and nothing is executed: the model is built, and its graph is re
 """
 
 import contextlib
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +16,8 @@ from sp_transformer.protos import training_pb2
 
 PARTS = ("backbone", "hypercolumn", "tokenizer", "classifier", "association")
 _TABLES = ("query_table", "pixel_position_table", "superpixel_position_table")
-_ADAM_COPIES = 4
+# A trained parameter's, in float32 like itself.
+_GRADIENT_AND_SLOTS = 3
 
 
 @contextlib.contextmanager
@@ -124,7 +126,7 @@ def summarize(config, model=None):
             "paper_rule": _plain(paper),
             "as_configured": _plain(_count(model, forward)),
         },
-        "training_memory": _training_memory(config, model, size, parameters["sum"]["trainable"]),
+        "training_memory": _training_memory(config, model, size, parameters["sum"]),
     }
 
 
@@ -132,17 +134,27 @@ def _plain(count):
     return {"parts": dict(count.by_part), "total": count.total, "grouped": count.grouped}
 
 
-def _training_memory(config, model, size, trainable):
-    activations = flops.kept_activation_bytes(trace_forward(model, size, training=True))
+def _training_memory(config, model, size, parameters):
+    options = config.training
+    trained = [variable.value for variable in model.trainable_variables]
     # The loss holds float32 logits and their softmax at full size.
-    activations += 2 * 4 * size[0] * size[1] * model.num_classes
-    batch = config.training.batch_size
-    weights = _ADAM_COPIES * 4 * trainable
+    loss = 2 * 4 * size[0] * size[1] * model.num_classes
+    forward = trace_forward(model, size, training=True)
+    activations = flops.kept_activation_bytes(forward, trained, behind=loss)
+    # How many replicas share a batch is known only once `training.batch.settle` has worked it out.
+    batch = options.batch_size_per_replica or options.batch_size
+    parts = options.gradient_accumulation_steps
+    weights = 4 * (parameters["total"] + _GRADIENT_AND_SLOTS * parameters["trainable"])
+    average = 4 * parameters["total"] if options.ema_decay else 0
     return {
         "weights_gradients_and_slots": weights,
+        "average": average,
         "activations_per_image": activations,
+        "rematerialized": options.rematerialize_backbone or options.rematerialize_tokenizer,
         "batch_size": batch,
-        "total": weights + batch * activations,
+        "batch_is_per_replica": bool(options.batch_size_per_replica),
+        "accumulation_steps": parts,
+        "total": weights + average + math.ceil(batch / parts) * activations,
     }
 
 
@@ -187,19 +199,35 @@ def format_summary(summary, precision="float32"):
         "gather, RELATIVE association, BatchNorm folded, resizes and grouped convolutions not",
         f"counted (grouped: {ours['grouped'] / 1e9:.2f}G). Configured: the same rule on what runs.",
     ]
-    memory = summary["training_memory"]
-    gibibytes = {key: value / 2**30 for key, value in memory.items() if key != "batch_size"}
-    lines += [
-        "",
-        f"training memory, estimated ({precision}, batch {memory['batch_size']} over all devices): "
-        f"{gibibytes['total']:.1f} GiB",
+    return "\n".join([*lines, "", *_memory_lines(summary["training_memory"], precision)])
+
+
+def _memory_lines(memory, precision):
+    gibibytes = {
+        key: memory[key] / 2**30
+        for key in ("total", "weights_gradients_and_slots", "average", "activations_per_image")
+    }
+    batch = f"batch {memory['batch_size']}"
+    batch += " on each device" if memory["batch_is_per_replica"] else " over all devices"
+    if memory["accumulation_steps"] > 1:
+        batch += f", in {memory['accumulation_steps']} parts"
+    lines = [
+        f"training memory, estimated ({precision}, {batch}): {gibibytes['total']:.1f} GiB",
         f"  {gibibytes['weights_gradients_and_slots']:.2f} GiB on each device: float32 weights, "
         "gradients, two Adam slots",
+    ]
+    if memory["average"]:
+        lines.append(f"  {gibibytes['average']:.2f} GiB on each device: the weights' average")
+    lines += [
         f"  {gibibytes['activations_per_image']:.2f} GiB an image: forward tensors that gradients "
         "read, each once, and the",
         "  loss's float32 logits and softmax. Left out: temporaries, and savings by XLA.",
     ]
-    return "\n".join(lines)
+    if memory["rematerialized"]:
+        lines.append(
+            "  Of rematerialized layers: their inputs, and what one of them computes again at a time."
+        )
+    return lines
 
 
 def dry_run_report(config, model=None):

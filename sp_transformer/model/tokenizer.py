@@ -61,11 +61,7 @@ class Tokenizer(keras.layers.Layer):
         super().__init__(**kwargs)
         if queries not in QUERIES:
             raise ValueError(f"queries must be one of {QUERIES}; got {queries!r}")
-        if implementation not in local_attention.IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation must be one of {local_attention.IMPLEMENTATIONS}; "
-                f"got {implementation!r}"
-            )
+        local_attention.check_implementation(implementation)
         self.pixel_grid = tuple(pixel_grid)
         self.cell_size = cell_size
         self.channels = channels

@@ -71,7 +71,8 @@ BROKEN = {
         "its default, 0.001",
     ],
     backbone('name: "keras_cv/resnet18" drop_path_rate: 0.1'): [
-        "model.backbone.drop_path_rate 0.1 has no effect on keras_cv/resnet18; remove it"
+        "model.backbone.drop_path_rate 0.1 has no effect on keras_cv/resnet18; remove it",
+        "EfficientNet",
     ],
     backbone("drop_path_rate: 1"): [
         "model.backbone.drop_path_rate 1 lies outside [0, 1)",
@@ -299,6 +300,7 @@ def test_the_number_of_broken_configs_does_not_shrink():
         # Setting a ResNet's option back to its default is how an override undoes a base file.
         'model { backbone { name: "convnext_tiny" stem_max_pool: false conv_bias: false } }',
         'model { backbone { name: "keras_cv/mobilenet_v3_small" } }',
+        'model { backbone { name: "keras_cv/efficientnetlite_b0" drop_path_rate: 0.2 } }',
         "data { resize_longer_side: 77 }",
         "data { resize_height: 77 resize_width: 33 }",
         "data { augmentation { min_scale: 0.5 max_scale: 2.0 scale_step: 0.1 } }",
@@ -339,11 +341,45 @@ def test_folder_without_splits_and_classes(write):
     assert "data.label_map.classes is empty" in no_classes and "base_config" in no_classes
 
 
-def test_num_classes_is_checked_against_the_default_label_map(write):
-    text = 'data { dataset: "synthetic_streets" crop_height: 64 crop_width: 64 }'
-    with pytest.raises(ConfigError, match="num_classes 20 does not agree with the 19 classes"):
-        load_config(write(text), ["model { num_classes: 20 }"])
-    load_config(write(text), ["model { num_classes: 19 }"])
+@pytest.mark.parametrize(
+    ("dataset", "classes"), [("synthetic_streets", 19), ("cityscapes", 19), ("ade20k", 150)]
+)
+def test_num_classes_is_checked_against_the_default_label_map(write, dataset, classes):
+    text = f'data {{ dataset: "{dataset}" crop_height: 64 crop_width: 64 }}'
+    for stated in (7, classes + 2):
+        message = f"num_classes {stated} does not agree with the {classes} classes"
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(text), [f"model {{ num_classes: {stated} }}"])
+    load_config(write(text), [f"model {{ num_classes: {classes} }}"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "bundled"),
+    [("synthetic_streets", "cityscapes"), ("cityscapes", "cityscapes"), ("ade20k", "ade20k")],
+)
+def test_a_part_of_a_label_map_is_refused_where_the_data_set_has_its_own(write, dataset, bundled):
+    text = f'data {{ dataset: "{dataset}" crop_height: 64 crop_width: 64 }}'
+    parts = {
+        "id_map { from: 7 to: 3 }": ["id_map"],
+        "ignore_unlisted_ids: true": ["ignore_unlisted_ids true"],
+        "ignore_unlisted_ids: true id_map { from: 300 to: 1 }": ["id_map", "ignore_unlisted_ids"],
+    }
+    if dataset != "synthetic_streets":
+        parts["ignore_label: 254"] = ["ignore_label 254"]
+    base = f'base_config: "configs/label_maps/{bundled}.textproto"'
+    for part, fields in parts.items():
+        override = f"data {{ label_map {{ {part} }} }}"
+        with pytest.raises(ConfigError) as caught:
+            load_config(write(text), [override])
+        for field, fault in zip(fields, caught.value.faults, strict=True):
+            assert fault.startswith(f"data.label_map.{field}")
+            assert "no effect without data.label_map.classes" in fault
+            assert f'base_config "configs/label_maps/{bundled}.textproto"' in fault
+        if "ignore_label" not in part:
+            load_config(write(base + text), [override])
+    # The defaults may be written out.
+    stated = "data { label_map { ignore_label: 255 ignore_unlisted_ids: false } }"
+    load_config(write(text), [stated])
 
 
 def make_data(root, names):

@@ -181,3 +181,15 @@ def test_grids_of_unknown_size_give_the_same(implementation, layer_reference):
 
     for pair in zip(unknown(*values), apply(layer, grid, values), strict=True):
         layer_reference.assert_close(*pair, 1e-6)
+
+
+def test_unknown_implementation_is_named_before_anything_is_computed():
+    with pytest.raises(
+        ValueError, match=r"implementation must be one of fold, gather; got 'folded'"
+    ):
+        CrossAttention(CHANNELS, 2, implementation="folded")
+    pixels, superpixels = tf.zeros([1, 1, 4, CHANNELS]), tf.zeros([1, 1, CHANNELS])
+    with pytest.raises(ValueError, match="got 'folded'"):
+        local_attention.attend_to_pixels(
+            superpixels, pixels, pixels, SuperpixelGrid(1, 1, 2, 2), "folded"
+        )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sp_transformer.model import flops
+from sp_transformer.model import flops, rematerialization
 
 
 def _count(function, *shapes, **kwargs):
@@ -149,3 +149,54 @@ def test_kept_activations_follow_precision_and_skip_what_has_no_gradient():
 
     concrete = flops.trace(network, tf.TensorSpec([1, 8, 8, 2]))
     assert flops.kept_activation_bytes(concrete) == 8 * 8 * 2 * 2
+
+
+def test_nothing_is_kept_for_what_is_not_trained():
+    frozen = tf.Variable(np.ones((3, 5), np.float32), trainable=False)
+    trained = tf.Variable(np.ones((5, 2), np.float32))
+
+    def network(x):
+        return tf.matmul(tf.nn.relu(tf.matmul(x, frozen)), trained)
+
+    concrete = flops.trace(network, tf.TensorSpec([4, 3]))
+    assert flops.kept_activation_bytes(concrete) == 4 * 4 * 5
+    # As by a layer that was frozen after it was built, or not at all.
+    assert flops.kept_activation_bytes(concrete, []) == 0
+    assert flops.kept_activation_bytes(concrete, [frozen, trained]) == 4 * 4 * (3 + 5)
+
+
+def test_a_stopped_gradient_shares_memory_and_needs_nothing_kept():
+    weights = [tf.Variable(np.ones((5, 5), np.float32)) for _ in range(3)]
+
+    def network(x):
+        hidden = tf.matmul(x, weights[0])
+        stopped = tf.stop_gradient(hidden)
+        # The gradient of neither the exponential nor the square is asked for.
+        constant = tf.exp(stopped) + tf.square(stopped)
+        return tf.matmul(hidden, weights[1]) + tf.matmul(stopped, weights[2]) + constant
+
+    concrete = flops.trace(network, tf.TensorSpec([4, 5]))
+    assert flops.kept_activation_bytes(concrete) == 4 * 4 * (5 + 5)
+
+
+def test_of_rematerialized_layers_inputs_are_kept_and_one_is_computed_again_at_a_time():
+    layers = [keras.layers.Dense(width, activation="relu") for width in (6, 20, 6)]
+    narrower = keras.layers.Dense(2)
+    for layer, width in zip([*layers, narrower], (6, 6, 20, 6), strict=True):
+        layer.build((4, width))
+
+    def network(x):
+        for layer in layers:
+            x = rematerialization.call(layer, x)
+        return narrower(x)
+
+    concrete = flops.trace(network, tf.TensorSpec([4, 6]))
+    # Each layer's input, the last one's too; of the widest layer its ReLU's output once more, when
+    # the inputs of the layers behind it are no longer needed.
+    kept, during_widest = 6 + 6 + 20 + 6, 6 + 6 + 20
+    assert flops.kept_activation_bytes(concrete) == 4 * 4 * max(kept, during_widest)
+    assert flops.kept_activation_bytes(concrete, behind=100) == 4 * 4 * kept + 100
+    wide = flops.trace(
+        lambda x: tf.reduce_sum(rematerialization.call(layers[1], x)), tf.TensorSpec([4, 6])
+    )
+    assert flops.kept_activation_bytes(wide, behind=100) == 4 * 4 * (6 + 20)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import sp_transformer as spt
 from sp_transformer.model import rematerialization
 from sp_transformer.model.backbones import convnext, resnet
-from sp_transformer.model.superpixel_grid import SuperpixelGrid
+from sp_transformer.model.builder import build_model
 from sp_transformer.model.tokenizer import Tokenizer
 
 
@@ -178,11 +179,72 @@ def test_xla_does_not_merge_the_two_passes():
     assert (kept[1], again[1]) == (0, 3)
 
 
-def test_layers_do_nothing_of_it_outside_training():
-    tokenizer = Tokenizer((8, 8), 4, 16)
-    tokenizer.build((None, 8, 8, 16))
-    tokenizer.rematerialize = True
-    grid = tokenizer.grid(2, 2)
-    assert isinstance(grid, SuperpixelGrid)
-    pixels, superpixels = tokenizer(tf.ones([1, 8, 8, 16]))
-    assert pixels.shape == (1, 8, 8, 16) and superpixels.shape == (1, 2, 2, 16)
+@pytest.fixture
+def calls(monkeypatch):
+    """The layers that `rematerialization.call` is given, in order; it calls them plainly."""
+    layers = []
+
+    def record(layer, *inputs, **kwargs):
+        layers.append(layer)
+        return layer(*inputs, **kwargs)
+
+    monkeypatch.setattr(rematerialization, "call", record)
+    return layers
+
+
+def make_resnet():
+    layer = resnet.ResNet("resnet18", [2, 8])
+    layer.build((None, 32, 32, 3))
+    return layer, (1, 32, 32, 3), [*layer.stage2, *layer.stage3]
+
+
+def make_convnext():
+    layer = convnext.ConvNeXt("convnext_tiny", [4, 8])
+    layer.build((None, 32, 32, 3))
+    return layer, (1, 32, 32, 3), [*layer.stage1, *layer.stage2]
+
+
+def make_tokenizer():
+    layer = Tokenizer((8, 8), 4, 16, layers=3)
+    layer.build((None, 8, 8, 16))
+    return layer, (1, 8, 8, 16), list(layer.cross_attentions)
+
+
+@pytest.mark.parametrize("make", [make_resnet, make_convnext, make_tokenizer])
+def test_each_block_is_computed_again_in_training_and_none_in_inference(calls, make):
+    layer, shape, blocks = make()
+    inputs = tf.ones(shape)
+    layer(inputs, training=True)
+    assert calls == []
+    layer.rematerialize = True
+    layer(inputs, training=False)
+    layer(inputs)
+    assert calls == []
+    layer(inputs, training=True)
+    assert len(blocks) >= 3
+    assert [id(called) for called in calls] == [id(block) for block in blocks]
+
+
+@pytest.mark.parametrize("part", ["backbone", "tokenizer"])
+def test_a_config_asks_for_it_part_by_part(calls, part):
+    config = spt.load_config(
+        "configs/synthetic/quickstart.textproto",
+        overrides=[
+            "data { crop_height: 64 crop_width: 64 }",
+            "model { tokenizer { layers: 2 } classifier { layers: 1 } }",
+            f"training {{ rematerialize_{part}: true }}",
+        ],
+    )
+    model = build_model(config)
+    # Variables are created, and exports traced, without it.
+    assert calls == []
+    images = tf.zeros([1, 64, 64, 3])
+    model(images)
+    assert calls == []
+    model.features(images, training=True)
+    backbone = model.backbone
+    blocks = {
+        "backbone": [*backbone.stage2, *backbone.stage3, *backbone.stage4],
+        "tokenizer": list(model.tokenizer.cross_attentions),
+    }
+    assert [id(called) for called in calls] == [id(block) for block in blocks[part]]

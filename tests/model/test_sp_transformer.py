@@ -3,8 +3,9 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from sp_transformer.model import builder
+from sp_transformer.model import builder, summary
 from sp_transformer.model.inference import Inference
+from sp_transformer.model.sp_transformer import SPTransformer
 from sp_transformer.protos import experiment_pb2
 
 # Small, but with every stage: strides 2, 8 and 16, cells of 2x2 features, a grid of odd height.
@@ -202,6 +203,16 @@ def test_bfloat16_keeps_weights_logits_and_softmax_in_float32():
     assert difference.mean() < 0.05 * np.abs(exact(x)["semantic_logits"]).mean()
 
 
+def test_bfloat16_leaves_fractions_of_images_to_normalization():
+    model = builder.build_model(small_config("training { precision: BFLOAT16 }"))
+    randomize(model)
+    x = np.random.default_rng(0).uniform(128, 255, (1, 48, 64, 3)).astype(np.float32)
+    called = model(x)["semantic_logits"]
+    np.testing.assert_array_equal(called, model.semantic_logits(model.features(x)))
+    # bfloat16 would hold whole numbers only up there.
+    assert np.abs(called - model(np.round(x))["semantic_logits"]).max() > 0
+
+
 def test_building_leaves_the_global_policy_alone():
     import keras
 
@@ -225,6 +236,12 @@ def test_input_normalization(form):
     np.testing.assert_allclose(
         normalization.normalize(pixel, form.lower())[0, 0, 0], [red, green, blue], rtol=1e-5
     )
+
+
+def test_unknown_input_normalization_is_named_at_once(model):
+    parts = (getattr(model, part) for part in summary.PARTS)
+    with pytest.raises(ValueError, match=r"minus_one_to_one, imagenet.*got 'imagnet'"):
+        SPTransformer(*parts, input_normalization="imagnet")
 
 
 def test_association_by_cell_makes_the_logits_of_the_loss(model):

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import sp_transformer as spt
 from sp_transformer.model import summary
 from sp_transformer.model.builder import build_model
+from sp_transformer.protos import training_pb2
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,59 @@ def test_parameters_are_the_models(model, result):
 
 def test_memory_grows_with_the_batch(result):
     memory = result["training_memory"]
-    trainable = result["parameters"]["sum"]["trainable"]
-    assert memory["weights_gradients_and_slots"] == 16 * trainable
+    counts = result["parameters"]["sum"]
+    # BatchNorm's statistics have neither gradient nor slots.
+    untrained = counts["total"] - counts["trainable"]
+    assert memory["weights_gradients_and_slots"] == 16 * counts["trainable"] + 4 * untrained
     assert (
         memory["total"]
         == memory["weights_gradients_and_slots"] + 3 * memory["activations_per_image"]
     )
     # The first convolution's output, its normalisation and ReLU alone keep three maps.
     assert memory["activations_per_image"] > 3 * 4 * 32 * 64 * 64
+
+
+def test_memory_follows_what_training_saves_and_adds(config, result):
+    changed = copy.deepcopy(config)
+    changed.training.MergeFrom(
+        training_pb2.TrainingOptions(
+            batch_size_per_replica=6,
+            gradient_accumulation_steps=3,
+            ema_decay=0.9,
+            rematerialize_backbone=True,
+            rematerialize_tokenizer=True,
+        )
+    )
+    described = summary.summarize(changed)
+    memory, plain = described["training_memory"], result["training_memory"]
+    assert memory["average"] == 4 * described["parameters"]["sum"]["total"]
+    assert memory["activations_per_image"] < 0.8 * plain["activations_per_image"]
+    assert memory["total"] == (
+        memory["weights_gradients_and_slots"]
+        + memory["average"]
+        + 2 * memory["activations_per_image"]
+    )
+    text = summary.format_summary(described)
+    assert "batch 6 on each device, in 3 parts" in text
+    assert "average" in text and "rematerialized" in text
+    plain_text = summary.format_summary(result)
+    assert "batch 3 over all devices)" in plain_text
+    assert "average" not in plain_text and "rematerialized" not in plain_text
+
+
+def test_a_frozen_backbone_keeps_nothing_for_gradients(config, result):
+    model = build_model(config)
+    model.backbone.trainable = False
+    described = summary.summarize(config, model)
+    memory, plain = described["training_memory"], result["training_memory"]
+    counts = described["parameters"]
+    assert counts["backbone"]["trainable"] == 0
+    assert memory["weights_gradients_and_slots"] == (
+        4 * counts["sum"]["total"] + 12 * counts["sum"]["trainable"]
+    )
+    # Of what the backbone keeps, the hypercolumn still reads the endpoints.
+    saved = plain["activations_per_image"] - memory["activations_per_image"]
+    assert saved > 0.3 * plain["activations_per_image"]
 
 
 def test_paper_form_is_undone_and_costs_differ(model, result):

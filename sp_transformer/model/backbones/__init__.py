@@ -41,7 +41,7 @@ def create_backbone(
       endpoint_strides: Strides in image pixels of the wanted endpoints; stages beyond the largest
         are not built. Default: `default_endpoint_strides(name)`.
       drop_path_rate: Probability in [0, 1) of dropping the last residual block of an example; it
-        grows linearly per block from 0. ResNet and ConvNeXt.
+        grows linearly per block from 0. ResNet, ConvNeXt, and keras_cv's EfficientNets.
       batch_norm_epsilon: ResNet only; keras_cv's backbones keep their own.
       batch_norm_momentum: ResNet only; keras_cv's backbones keep their own.
       stem_max_pool: ResNet only: 3x3/2 max-pool after the stem.
@@ -94,14 +94,10 @@ def create_backbone(
             name="backbone",
         )
     if name.startswith(keras_cv_backbone.PREFIX):
-        if drop_path_rate:
-            raise ValueError(
-                f"backbone {name} has no drop path; set drop_path_rate to 0 instead of "
-                f"{drop_path_rate}, or use a ResNet or ConvNeXt"
-            )
         return keras_cv_backbone.KerasCVBackbone(
             preset=name.removeprefix(keras_cv_backbone.PREFIX),
             endpoint_strides=endpoint_strides,
+            drop_path_rate=drop_path_rate,
             name="backbone",
         )
     raise ValueError(f"unknown backbone {name!r}; known: {', '.join(registries.backbone_names())}")

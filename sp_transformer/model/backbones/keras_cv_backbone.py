@@ -164,6 +164,19 @@ def _strides(model):
     return {2 ** int(level[1:]): name for level, name in levels.items()}
 
 
+def _set_drop_path(network, rate):
+    """Sets the rates of all blocks' dropout, which grow with the block's number.
+
+    In the network as it is built, so that whatever the rate the layers stay those that checkpoints and
+    weight files have: built with a rate of zero it would lack some. keras_cv counts the blocks without
+    the preset's depth coefficient, so that only the proportions of its rates are of use.
+    """
+    dropouts = [x for x in network._flatten_layers() if isinstance(x, keras.layers.Dropout)]
+    largest = max((dropout.rate for dropout in dropouts), default=0) or 1
+    for dropout in dropouts:
+        dropout.rate = rate * (dropout.rate / largest)
+
+
 class KerasCVBackbone(keras.layers.Layer):
     """A keras_cv backbone, cut to the wanted pyramid levels.
 
@@ -173,15 +186,25 @@ class KerasCVBackbone(keras.layers.Layer):
     Args:
       preset: One of PRESETS.
       endpoint_strides: Strides in image pixels of the wanted endpoints.
+      drop_path_rate: Probability in [0, 1) for the whole network's last residual block, growing
+        linearly per block from 0. EfficientNets only, which keras_cv alone would train with 0.2.
       network: The network to cut, from `build_network`; default: a new one.
 
     Raises:
       ImportError: keras_cv is not installed.
-      ValueError: An unknown preset, or a stride that it has no pyramid level for.
+      ValueError: An unknown preset, a stride that it has no pyramid level for, or a drop path rate that
+        it has no use for.
     """
 
-    def __init__(self, preset, endpoint_strides, network=None, **kwargs):
+    def __init__(self, preset, endpoint_strides, drop_path_rate=0.0, network=None, **kwargs):
         super().__init__(**kwargs)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop path rate {drop_path_rate} must be in [0, 1)")
+        if drop_path_rate and preset not in registries.KERAS_CV_WITH_DROP_PATH:
+            raise ValueError(
+                f"backbone {PREFIX}{preset} has no drop path; set drop_path_rate to 0 instead of "
+                f"{drop_path_rate}, or use a ResNet, a ConvNeXt, or an EfficientNet of keras_cv"
+            )
         # keras_cv's layers know the global dtype policy only.
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.dtype_policy)
@@ -189,8 +212,10 @@ class KerasCVBackbone(keras.layers.Layer):
             model = network or build_network(preset)
         finally:
             keras.config.set_dtype_policy(before)
+        _set_drop_path(model, drop_path_rate)
         available = _strides(model)
         self.preset = preset
+        self.drop_path_rate = drop_path_rate
         self.endpoint_strides = sorted({int(stride) for stride in endpoint_strides})
         unknown = [stride for stride in self.endpoint_strides if stride not in available]
         if unknown or not self.endpoint_strides:
@@ -218,4 +243,5 @@ class KerasCVBackbone(keras.layers.Layer):
             **super().get_config(),
             "preset": self.preset,
             "endpoint_strides": self.endpoint_strides,
+            "drop_path_rate": self.drop_path_rate,
         }

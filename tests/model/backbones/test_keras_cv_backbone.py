@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("keras_cv")
 
+from sp_transformer.model import weights
 from sp_transformer.model.backbones import create_backbone, keras_cv_backbone
 
 
@@ -49,10 +50,39 @@ def test_no_rescaling_inside():
     assert not any(isinstance(x, keras.layers.Rescaling) for x in layer._flatten_layers())
 
 
-def test_config_round_trip():
-    layer = create_backbone("keras_cv/resnet18", endpoint_strides=[4, 8])
+def _rates(layer):
+    return [x.rate for x in layer.trunk._flatten_layers() if isinstance(x, keras.layers.Dropout)]
+
+
+# b4 has almost twice the blocks that keras_cv's own rates count on.
+@pytest.mark.parametrize("preset", ["efficientnetv2_b0", "efficientnetlite_b4"])
+def test_drop_path_is_as_asked_for(preset):
+    without = create_backbone(f"keras_cv/{preset}", endpoint_strides=[4, 32])
+    assert set(_rates(without)) == {0.0}
+    layer = create_backbone(f"keras_cv/{preset}", endpoint_strides=[4, 32], drop_path_rate=0.9)
+    rates = _rates(layer)
+    assert rates == sorted(rates) and 0 < rates[0] < 0.15
+    # That of the last residual block.
+    assert rates[-1] == pytest.approx(0.9)
+    # One's checkpoints fit the other.
+    assert list(weights.named_variables(layer)) == list(weights.named_variables(without))
+
+
+def test_without_drop_path_training_is_not_random():
+    layer = create_backbone("keras_cv/efficientnetlite_b0", endpoint_strides=[16])
+    images = np.random.default_rng(0).normal(size=(16, 32, 32, 3)).astype(np.float32)
+    once, again = (layer(images, training=True)[16] for _ in range(2))
+    np.testing.assert_allclose(once, again, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("preset", "options"), [("resnet18", {}), ("efficientnetlite_b0", {"drop_path_rate": 0.3})]
+)
+def test_config_round_trip(preset, options):
+    layer = create_backbone(f"keras_cv/{preset}", endpoint_strides=[4, 8], **options)
     copy = keras_cv_backbone.KerasCVBackbone.from_config(layer.get_config())
     assert copy.get_config() == layer.get_config()
+    assert _rates(copy) == _rates(layer)
 
 
 def test_rejects():
