@@ -109,7 +109,7 @@ _ABLATIONS = (
     _ablation("3_cross_attention", "model { tokenizer { layers: 3 } }"),
     _ablation("half_grid", "model { tokenizer { superpixel_stride: 32 } }"),
     _ablation("double_grid", "model { tokenizer { superpixel_stride: 8 } }"),
-    # What MODEL.md chose where the paper is silent.
+    # What docs/model.md chose, or took from the counts, where the paper is silent.
     _ablation("relative", "model { association { alignment: RELATIVE } }"),
     _ablation("scale_1", "model { association { scale: 1 } }"),
     _ablation("1_self_attention", "model { classifier { layers: 1 } }"),

@@ -28,7 +28,8 @@ def parse(text: str, origin: str) -> tuple[experiment_pb2.ExperimentOptions, lis
     Returns:
       The message, which holds what could be read, and a list of faults, "origin:line:column: ...".
     """
-    lines, faults = text.splitlines() or [""], []
+    # As protobuf counts lines: str.splitlines would take a "\r\n" for one character less, and divide at more.
+    lines, faults = text.split("\n"), []
     while True:
         message = experiment_pb2.ExperimentOptions()
         try:

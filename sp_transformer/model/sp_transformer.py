@@ -11,6 +11,7 @@ import math
 import keras
 from keras import ops
 
+from sp_transformer.config import checks
 from sp_transformer.model import cell_association, normalization
 from sp_transformer.model.superpixel_grid import SuperpixelGrid, is_static
 
@@ -22,7 +23,7 @@ class SPTransformer(keras.Model):
     "semantic_logits", float32 [B, Y, X, num_classes], and "superpixel_logits", float32 [B, R, C, num_classes].
 
     Images that do not divide by `size_multiple` are padded at the bottom and right with the mean colour and the outputs
-    cropped back. In training they are an error: the padding would be learned from.
+    cropped back. In training they are an error, where the size is known: the padding would be learned from.
 
     Args:
       backbone: a layer from normalised images to endpoints {stride: [B, Y/stride, X/stride, C]}.
@@ -96,7 +97,7 @@ class SPTransformer(keras.Model):
           for. All but the last size belong to the padded image.
 
         Raises:
-          ValueError: if `training` and the image size needs padding.
+          ValueError: if `training` and a side of the images, where it is known, needs padding.
         """
         images, image_size = self.prepare(images, training)
         endpoints, pixels, superpixels = self._tokens(images, training)
@@ -188,7 +189,7 @@ class SPTransformer(keras.Model):
         """Normalised images padded to `size_multiple`, and the size (Y, X) that they had.
 
         Raises:
-          ValueError: if `training` and the image size needs padding.
+          ValueError: if `training` and a side of the images, where it is known, needs padding.
         """
         multiple = self.size_multiple
         height, width = ops.shape(images)[1:3]
@@ -198,8 +199,7 @@ class SPTransformer(keras.Model):
                     raise ValueError(
                         f"training images of {name} {side} are not a multiple of {multiple} "
                         f"(superpixel stride {self.superpixel_stride}, endpoint strides "
-                        f"{list(self.hypercolumn.strides)}); the nearest that fit are "
-                        f"{side // multiple * multiple} and {-(-side // multiple) * multiple}"
+                        f"{list(self.hypercolumn.strides)}); {checks.nearest_multiples(side, multiple)}"
                     )
         images = normalization.normalize(images, self.input_normalization, self.compute_dtype)
         below, right = -height % multiple, -width % multiple

@@ -193,6 +193,26 @@ def test_misspelt_enum_value_gives_nearest_name(write):
     assert "LEARNED, CELL_MEAN" in fault
 
 
+# "\x0b" and "\u2028" end a line for str.splitlines, though not for protobuf.
+@pytest.mark.parametrize("comment", ["", " # \x0b \u2028"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_an_override_may_end_as_on_windows(folder_config, end, comment):
+    lines = [
+        "model {" + comment,
+        "  chanels: 64",
+        "  channels: 32",
+        "}",
+        "training {",
+        "  stps: 5",
+        "}",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load_config(folder_config, [end.join(lines) + end])
+    first, second = caught.value.faults
+    assert first.startswith("override 1:2:3: ") and first.endswith("in 'chanels: 64'")
+    assert second.startswith("override 1:6:3: ") and second.endswith("in 'stps: 5'")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

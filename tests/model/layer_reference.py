@@ -1,4 +1,4 @@
-"""The layers around the attention as MODEL.md writes them, slowly and in float64, and the measures of an error."""
+"""The layers around the attention as the paper (section III) and docs/model.md have them, slowly and in float64, and the measures of an error."""
 
 import math
 
@@ -56,7 +56,7 @@ def self_attention(x, layer):
 
 
 def cross_attention(layer, attention, pixels, superpixels, pixel_position, superpixel_position):
-    """MODEL.md, section 4.
+    """The dual-path layer of the paper (section III-B, Eqs. 3 and 4).
 
     Args:
       layer: a CrossAttention.

@@ -118,6 +118,8 @@ def test_other_sizes_are_padded_with_grey_and_cropped(model, size):
 def test_training_refuses_sizes_that_need_padding(model):
     with pytest.raises(ValueError, match=r"height 40 are not a multiple of 16.*32 and 48"):
         model.features(tf.zeros([1, 40, 64, 3]), training=True)
+    with pytest.raises(ValueError, match=r"width 8 are not a multiple of 16.*fits is 16$"):
+        model.features(tf.zeros([1, 48, 8, 3]), training=True)
 
 
 def test_resized_inference_keeps_the_size_of_the_image(model):
