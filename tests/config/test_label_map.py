@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sp_transformer.config import derived, label_map, load_config, loading
+from sp_transformer.config import ConfigError, derived, label_map, load_config, loading
 from sp_transformer.protos import data_pb2, experiment_pb2
 
 CITYSCAPES_CONFIG = "configs/cityscapes/resnet50.textproto"
@@ -82,3 +82,32 @@ def test_cityscapes_without_ids_is_the_default_of_synthetic_streets_only():
     config.data.dataset = "folder"
     with pytest.raises(ValueError, match=r"folder.*list the classes"):
         derived.label_map(config)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "bundled"),
+    [("synthetic_streets", "cityscapes"), ("cityscapes", "cityscapes"), ("ade20k", "ade20k")],
+)
+def test_a_part_of_a_label_map_is_refused_where_the_data_set_has_its_own(write, dataset, bundled):
+    text = f'data {{ dataset: "{dataset}" crop_height: 64 crop_width: 64 }}'
+    parts = {
+        "id_map { from: 7 to: 3 }": ["id_map"],
+        "ignore_unlisted_ids: true": ["ignore_unlisted_ids true"],
+        "ignore_unlisted_ids: true id_map { from: 300 to: 1 }": ["id_map", "ignore_unlisted_ids"],
+    }
+    if dataset != "synthetic_streets":
+        parts["ignore_label: 254"] = ["ignore_label 254"]
+    base = f'base_config: "configs/label_maps/{bundled}.textproto"'
+    for part, fields in parts.items():
+        override = f"data {{ label_map {{ {part} }} }}"
+        with pytest.raises(ConfigError) as caught:
+            load_config(write(text), [override])
+        for field, fault in zip(fields, caught.value.faults, strict=True):
+            assert fault.startswith(f"data.label_map.{field}")
+            assert "no effect without data.label_map.classes" in fault
+            assert f'base_config "configs/label_maps/{bundled}.textproto"' in fault
+        if "ignore_label" not in part:
+            load_config(write(base + text), [override])
+    # The defaults may be written out.
+    stated = "data { label_map { ignore_label: 255 ignore_unlisted_ids: false } }"
+    load_config(write(text), [stated])

@@ -353,35 +353,6 @@ def test_num_classes_is_checked_against_the_default_label_map(write, dataset, cl
     load_config(write(text), [f"model {{ num_classes: {classes} }}"])
 
 
-@pytest.mark.parametrize(
-    ("dataset", "bundled"),
-    [("synthetic_streets", "cityscapes"), ("cityscapes", "cityscapes"), ("ade20k", "ade20k")],
-)
-def test_a_part_of_a_label_map_is_refused_where_the_data_set_has_its_own(write, dataset, bundled):
-    text = f'data {{ dataset: "{dataset}" crop_height: 64 crop_width: 64 }}'
-    parts = {
-        "id_map { from: 7 to: 3 }": ["id_map"],
-        "ignore_unlisted_ids: true": ["ignore_unlisted_ids true"],
-        "ignore_unlisted_ids: true id_map { from: 300 to: 1 }": ["id_map", "ignore_unlisted_ids"],
-    }
-    if dataset != "synthetic_streets":
-        parts["ignore_label: 254"] = ["ignore_label 254"]
-    base = f'base_config: "configs/label_maps/{bundled}.textproto"'
-    for part, fields in parts.items():
-        override = f"data {{ label_map {{ {part} }} }}"
-        with pytest.raises(ConfigError) as caught:
-            load_config(write(text), [override])
-        for field, fault in zip(fields, caught.value.faults, strict=True):
-            assert fault.startswith(f"data.label_map.{field}")
-            assert "no effect without data.label_map.classes" in fault
-            assert f'base_config "configs/label_maps/{bundled}.textproto"' in fault
-        if "ignore_label" not in part:
-            load_config(write(base + text), [override])
-    # The defaults may be written out.
-    stated = "data { label_map { ignore_label: 255 ignore_unlisted_ids: false } }"
-    load_config(write(text), [stated])
-
-
 def make_data(root, names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

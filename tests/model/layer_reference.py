@@ -1,4 +1,4 @@
-"""The layers around the attention as the paper (section III) and docs/model.md have them, slowly and in float64, and the measures of an error."""
+"""The layers around the attention as docs/model.md has them, slowly and in float64, and the measures of an error."""
 
 import math
 

@@ -173,7 +173,9 @@ def test_a_stopped_gradient_shares_memory_and_needs_nothing_kept():
         stopped = tf.stop_gradient(hidden)
         # The gradient of neither the exponential nor the square is asked for.
         constant = tf.exp(stopped) + tf.square(stopped)
-        return tf.matmul(hidden, weights[1]) + tf.matmul(stopped, weights[2]) + constant
+        # Nor is the factor beside a constant read.
+        product = tf.matmul(hidden, weights[1]) * stopped
+        return product + tf.matmul(stopped, weights[2]) + constant
 
     concrete = flops.trace(network, tf.TensorSpec([4, 5]))
     assert flops.kept_activation_bytes(concrete) == 4 * 4 * (5 + 5)
