@@ -15,7 +15,7 @@ _ALL = "training { picture_interval_steps: 0 }"
 _TUNING = (
     'data { train_split: "fit" eval_split: "dev" } training { steps: 800 save_interval_steps: 400 }'
 )
-# About half the sides of a frame, 0.53 s a step in place of 1.23.
+# About half the sides of a frame, 0.53 s a step in place of 1.14.
 _HALF_SIZE = (
     "data { resize_height: 192 resize_width: 256 crop_height: 192 crop_width: 256 } "
     "training { steps: 1600 warmup_steps: 100 save_interval_steps: 800 }"
@@ -92,7 +92,7 @@ _HEADLINE = (
     Experiment("ours_baseline", "headline", OURS, (_BASELINE,)),
     Experiment("deeplab_v3_plus", "headline", "deeplab_v3_plus"),
     Experiment("segformer_b0", "headline", "segformer_b0", (_SEGFORMER_RATE,)),
-    # As many steps as fit into the time of ours; DeepLabV3+ takes 1.02 times as long a step, and has no run of its own.
+    # As many steps as fit into the time of ours; DeepLabV3+ takes 1.01 times as long a step, and has no run of its own.
     # compare_models.py --mode training says so: docs/results/2026-11-28-camvid-step-times.json.
     Experiment(
         "segformer_b0_equal_time",
