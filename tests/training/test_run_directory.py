@@ -80,7 +80,7 @@ class Names(source.NamedSource):
         self._names = names
 
     def read(self, index):
-        raise NotImplementedError
+        raise AssertionError(f"image {index} is read, and names alone should tell")
 
 
 def test_refuses_other_images_and_names_both_counts(tmp_path, config, tiny, caplog):
