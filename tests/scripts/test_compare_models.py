@@ -274,7 +274,9 @@ def test_training_is_the_whole_step(scripts, config, monkeypatch, name):
     before = [variable.numpy() for variable in model.trainable_variables]
     loss, norm = contestant.run()
     # Nothing is learned yet, and the hardest pixels count: no better than guessing.
-    assert np.log(19) * 0.9 < float(loss) < 30 and float(norm) > 0
+    assert np.log(19) * 0.9 < float(loss) < 30 and 0 < float(norm) < np.inf
+    assert sum(old.size for old in before) == contestant.parameters
+    assert all(np.isfinite(variable.numpy()).all() for variable in model.trainable_variables)
     assert int(optimizer.iterations) == 1 and averages is not None
     changed = [
         np.any(old != variable.numpy())
