@@ -62,7 +62,7 @@ class Initialized:
         return self._models[key], initialization.initialize(config, self._models[key])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def initialized(tmp_path_factory):
     """Function of (backbone name, text of InitializationOptions, text of BackboneOptions, strides)."""
     return Initialized(tmp_path_factory.mktemp("initialized"))
