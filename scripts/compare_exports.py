@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 
+from sp_transformer.benchmarking import report as benchmark_report
 from sp_transformer.serving import assets, verification
 
 _LEFT_OUT = ("environment", "runtime", "imported", "seconds_to_open", "latency")
@@ -43,24 +44,23 @@ def row_of(folder, size):
 
 def table(rows):
     """The rows as a Markdown table."""
-    lines = [
-        "| export | MB | equal labels | equal superpixels | largest difference of a probability "
-        "| mIoU, difference | labels, ms | superpixels, ms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        difference = row["miou_export"] - row["miou_checkpoint"]
-        cells = [
-            row["name"],
-            f"{row['bytes'] / 1e6:.1f}",
-            f"{row['equal_labels']:.4%}",
-            f"{row['equal_superpixels']:.4%}",
-            f"{row['max_probability_difference']:.1e}",
-            f"{row['miou_export']:.4f}, {difference:+.5f}",
-            *(f"{row['latency'][key]['milliseconds']:.1f}" for key in ("labels", "superpixels")),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = [_cells(row) for row in rows]
+    return "\n".join(benchmark_report.grid(list(cells[0]), cells))
+
+
+def _cells(row):
+    difference = row["miou_export"] - row["miou_checkpoint"]
+    latency = row["latency"]
+    return {
+        "export": row["name"],
+        "MB": f"{row['bytes'] / 1e6:.1f}",
+        "equal labels": f"{row['equal_labels']:.4%}",
+        "equal superpixels": f"{row['equal_superpixels']:.4%}",
+        "largest difference of a probability": f"{row['max_probability_difference']:.1e}",
+        "mIoU, difference": f"{row['miou_export']:.4f}, {difference:+.5f}",
+        "labels, ms": f"{latency['labels']['milliseconds']:.1f}",
+        "superpixels, ms": f"{latency['superpixels']['milliseconds']:.1f}",
+    }
 
 
 def main(arguments=None):
@@ -70,10 +70,13 @@ def main(arguments=None):
     parser.add_argument("--size", default="128x256", help="Of the image for exports of any size.")
     parser.add_argument("--json", help="File that all numbers are written to.")
     values = parser.parse_args(arguments)
-    size = [int(side) for side in values.size.split("x")]
     try:
-        rows = [row_of(folder, size) for folder in values.exports]
-    except (OSError, ValueError) as error:
+        height, width = map(int, values.size.split("x"))
+    except ValueError:
+        parser.error(f"--size {values.size} is not HEIGHTxWIDTH, 128x256 say")
+    try:
+        rows = [row_of(folder, (height, width)) for folder in values.exports]
+    except (OSError, ValueError, verification.VerificationError) as error:
         print(f"compare_exports: {error}", file=sys.stderr)
         return 2
     from sp_transformer import environment
