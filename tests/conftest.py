@@ -1,6 +1,7 @@
 """A run of the smallest real model, for tests of whole binaries. Costs seconds: unit tests use
 stand-ins instead."""
 
+import gc
 import importlib.util
 import pathlib
 import types
@@ -37,6 +38,13 @@ data {
 model { backbone { name: "resnet18" } tokenizer { superpixel_stride: 32 } }
 training { batch_size: 4 }
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collect_garbage():
+    """Frees the models of a file's tests after it: they are cycles, of which Python lets gigabytes pile up."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
