@@ -4,6 +4,7 @@ stand-ins instead."""
 import gc
 import importlib.util
 import pathlib
+import resource
 import types
 
 import pytest
@@ -40,11 +41,22 @@ training { batch_size: 4 }
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
+# Growth of the process at which garbage is collected, and its peak when that was last done; KiB.
+_GROWTH = 100 * 1024
+_peak = 0
+
+
+@pytest.fixture(autouse=True)
 def collect_garbage():
-    """Frees the models of a file's tests after it: they are cycles, of which Python lets gigabytes pile up."""
+    """Frees the models of earlier tests where the process has grown.
+
+    Models are reference cycles, of which Python lets gigabytes pile up, and what TensorFlow once had it keeps.
+    """
+    global _peak
     yield
-    gc.collect()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _peak + _GROWTH:
+        gc.collect()
+        _peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.fixture(scope="session")
