@@ -49,7 +49,9 @@ def table(rows):
 
 
 def _cells(row):
-    difference = row["miou_export"] - row["miou_checkpoint"]
+    miou = "no truth"
+    if row["miou_checkpoint"] is not None:
+        miou = f"{row['miou_export']:.4f}, {row['miou_export'] - row['miou_checkpoint']:+.5f}"
     latency = row["latency"]
     return {
         "export": row["name"],
@@ -57,7 +59,7 @@ def _cells(row):
         "equal labels": f"{row['equal_labels']:.4%}",
         "equal superpixels": f"{row['equal_superpixels']:.4%}",
         "largest difference of a probability": f"{row['max_probability_difference']:.1e}",
-        "mIoU, difference": f"{row['miou_export']:.4f}, {difference:+.5f}",
+        "mIoU, difference": miou,
         "labels, ms": f"{latency['labels']['milliseconds']:.1f}",
         "superpixels, ms": f"{latency['superpixels']['milliseconds']:.1f}",
     }

@@ -173,7 +173,7 @@ def main(values: flags.FlagValues) -> int:
     try:
         export.export_model(config, model, values.export_dir, options, **source)
     except verification.VerificationError as error:
-        print(f"export: {error}", file=sys.stderr)
+        print(f"export: nothing was exported: {error}", file=sys.stderr)
         return exit_codes.FAILED
     return exit_codes.DONE
 

@@ -80,8 +80,7 @@ def verify(config, inference, folder, options) -> dict:
     assets.write_json(folder / assets.VERIFICATION, report)
     if faults:
         raise VerificationError(
-            f"the export differs from its checkpoint on {len(images)} images of {source}: {'; '.join(faults)}; "
-            "nothing was exported"
+            f"the export differs from its checkpoint on {len(images)} images of {source}: {'; '.join(faults)}"
         )
     return report
 
@@ -120,7 +119,7 @@ def run_worker(folder, images):
         if done.returncode:
             last = "\n".join(done.stderr.strip().splitlines()[-5:])
             raise VerificationError(
-                f"the exported model does not run (code {done.returncode}); nothing was exported:\n{last}"
+                f"the exported model does not run (code {done.returncode}):\n{last}"
             )
         with np.load(results_file) as results:
             return {name: results[name] for name in results.files}
@@ -136,8 +135,9 @@ def compare(config, found, expected, results) -> dict:
       results: what the worker returned.
 
     Returns:
-      "equal_labels" and "equal_superpixels" (shares of all pixels), "max_probability_difference" and
-      "max_logit_difference" (of logits less their log-sum-exp, which all exports tell: of log-probabilities),
+      "equal_labels" (of each image's ways to labels the worst) and "equal_superpixels" (shares of all pixels),
+      "max_probability_difference" and "max_logit_difference" (of logits less their log-sum-exp, which all exports
+      tell: of log-probabilities),
       "misplaced_probability" (the share that lies on other classes, mean of the pixels), what
       `TableComparison.result` gives, and "miou_checkpoint", "miou_export", "miou_difference", None without any truth.
     """
@@ -145,14 +145,17 @@ def compare(config, found, expected, results) -> dict:
     scores = [
         metrics.ConfusionMatrix(label_map.num_classes, label_map.ignore_label) for _ in range(2)
     ]
-    equal = {"labels": 0, "labels_alone": 0, "superpixels": 0}
-    pixels, difference, logit_difference, misplaced = 0, 0.0, 0.0, []
+    pixels, equal_labels, equal_superpixels = 0, 0, 0
+    difference, logit_difference, misplaced = 0.0, 0.0, []
     tables = table_verification.TableComparison()
     for number, (example, wanted) in enumerate(zip(found, expected, strict=True)):
-        result = {name: results[f"{number}/{name}"] for name in (*equal, "probabilities")}
+        result = {name: results[f"{number}/{name}"] for name in (*runtime.MAPS, "probabilities")}
         pixels += wanted["labels"].size
-        for name in equal:
-            equal[name] += int(np.sum(result[name] == wanted[name.removesuffix("_alone")]))
+        ways = [result["labels"], results[f"{number}/labels_alone"]]
+        if f"{number}/labels_of_files" in results:
+            ways.append(results[f"{number}/labels_of_files"])
+        equal_labels += min(int(np.sum(labels == wanted["labels"])) for labels in ways)
+        equal_superpixels += int(np.sum(result["superpixels"] == wanted["superpixels"]))
         pair = result["probabilities"], wanted["probabilities"]
         difference = max(difference, _largest_difference(*pair))
         misplaced.append(np.mean(np.sum(np.abs(np.subtract(*pair)), -1) / 2))
@@ -166,8 +169,8 @@ def compare(config, found, expected, results) -> dict:
     known = scores[0].num_pixels > 0
     miou = [float(score.mean_iou()) if known else None for score in scores]
     return {
-        "equal_labels": min(equal["labels"], equal["labels_alone"]) / pixels,
-        "equal_superpixels": equal["superpixels"] / pixels,
+        "equal_labels": equal_labels / pixels,
+        "equal_superpixels": equal_superpixels / pixels,
         "max_probability_difference": difference,
         "max_logit_difference": logit_difference,
         "misplaced_probability": _finite(np.mean(misplaced)),

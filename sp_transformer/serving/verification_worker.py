@@ -42,6 +42,9 @@ def main(arguments):
         for name in (*runtime.MAPS, *runtime.TABLE):
             results[f"{key}/{name}"] = outputs[name]
         results[f"{key}/labels_alone"] = model.labels(image)
+        of_files = model.file_labels(image)
+        if of_files is not None:
+            results[f"{key}/labels_of_files"] = of_files
         results[f"{key}/probabilities"] = sampling.sample(model.probabilities(image))
     first = images[images.files[0]]
     about = {

@@ -51,6 +51,11 @@ def test_a_row_tells_the_verification_and_new_times(script, exported, tmp_path, 
     assert float(row["MB"]) > 1
 
 
+def test_images_without_truth_have_no_miou(script, exported):
+    row = script.row_of(exported, (40, 72)) | {"miou_export": None, "miou_checkpoint": None}
+    assert "no truth" in script.table([row])
+
+
 def test_what_was_not_verified_is_no_row(script, exported, tmp_path, capsys):
     unverified = tmp_path / "unverified"
     shutil.copytree(exported, unverified)

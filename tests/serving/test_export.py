@@ -15,7 +15,7 @@ import sp_transformer as spt
 from sp_transformer import version
 from sp_transformer.model import inference as inference_lib
 from sp_transformer.protos import experiment_pb2
-from sp_transformer.serving import export, export_options, verification
+from sp_transformer.serving import export, export_options, saved_model, verification
 
 # Tests of the verification ask for it; it takes another process that imports the runtime.
 UNVERIFIED = export_options.ExportOptions(verify_images=0)
@@ -264,3 +264,11 @@ def test_an_export_that_differs_from_the_model_leaves_what_was_there(
     if old:
         about = json.loads((target / "assets.extra" / "version.json").read_text())
         assert about["step"] == 12
+
+
+def test_an_export_that_decodes_files_otherwise_is_refused(config, model, tmp_path, monkeypatch):
+    decode = saved_model._decode
+    monkeypatch.setattr(saved_model, "_decode", lambda encoded: 255 - decode(encoded))
+    options = export_options.ExportOptions(verify_images=1)
+    with pytest.raises(verification.VerificationError, match=r"equal_labels .* is below 100"):
+        export.export_model(config, model, tmp_path / "model", options)

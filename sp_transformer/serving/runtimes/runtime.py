@@ -86,6 +86,11 @@ class Runtime(abc.ABC):
         self._check(images)
         return self._probabilities(images)
 
+    def file_labels(self, images) -> np.ndarray | None:
+        """As `labels`, of images that the model gets as files and decodes itself; None if its format decodes none."""
+        self._check(images)
+        return self._file_labels(images)
+
     @abc.abstractmethod
     def _run(self, images): ...
 
@@ -94,6 +99,9 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def _probabilities(self, images): ...
+
+    def _file_labels(self, images):
+        return None
 
     def _check(self, images):
         if (

@@ -22,6 +22,7 @@ def test_a_saved_model_runs_as_the_model_does(exported, inference, image):
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     np.testing.assert_array_equal(model.labels(image), found["labels"])
+    np.testing.assert_array_equal(model.file_labels(image), found["labels"])
     probabilities = model.probabilities(image)
     np.testing.assert_array_equal(probabilities, inference.probabilities(image))
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
