@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from absl import flags
 
 from sp_transformer import export
+from sp_transformer.serving import saved_model
 
 PLAIN_TENSORFLOW = pathlib.Path(__file__).parent / "serving" / "plain_tensorflow.py"
 
@@ -53,6 +55,18 @@ def test_export_of_a_checkpoint_runs_without_keras_and_labels_as_the_model_does(
     # Asked before the model is built, so this is cheap to find out.
     with pytest.raises(ValueError, match="--overwrite"):
         export.main(parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}"))
+
+
+def test_a_verification_that_fails_says_that_nothing_was_exported(
+    tiny_run, tmp_path, monkeypatch, capsys
+):
+    decode = saved_model._decode
+    monkeypatch.setattr(saved_model, "_decode", lambda encoded: 255 - decode(encoded))
+    target = tmp_path / "exported"
+    assert export.main(parse(f"--model_dir={tiny_run.model_dir}", f"--export_dir={target}")) == 1
+    words = r"export: nothing was exported: the export differs .*equal_labels .* is below 100"
+    assert re.search(words, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stablehlo_of_a_checkpoint_expects_the_labels_of_the_model(tiny_run, tmp_path):
