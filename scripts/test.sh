@@ -12,4 +12,6 @@ cd "$root"
 "$environment/bin/ruff" format --check .
 # Two processes of one thread each: tests are many and small, and TensorFlow's own threads would only get in the way.
 export OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
-exec "$environment/bin/python" -m pytest -q -n 2 --dist loadfile --durations 10 "$@"
+# A process that dies (out of memory, say) ends the run with a failure that names its test: pytest-xdist would put another
+# in its place, and with --dist loadfile wait for ever for the tests of the dead one.
+exec "$environment/bin/python" -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 --durations 10 "$@"
