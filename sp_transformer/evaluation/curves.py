@@ -56,7 +56,8 @@ def _panel(measure, lines, colors):
         return round(x, 1), round(_HEIGHT - _BOTTOM - y * (_HEIGHT - _TOP - _BOTTOM), 1)
 
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    yield _text(_LEFT, _TOP - 10, f"{measure.replace('_', ' ')}, %", weight="bold")
+    title = measure.replace("_", " ").replace("miou", "mIoU")
+    yield _text(_LEFT, _TOP - 10, f"{title}, %", weight="bold")
     yield f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#444"/>'
     for end, y in zip(values, (bottom, _TOP), strict=True):
         yield _text(_LEFT - 5, y + 4, f"{end:.1f}", anchor="end")
