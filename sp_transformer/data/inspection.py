@@ -96,6 +96,18 @@ class SplitReport:
                 counts += one.train_counts > 0
         return counts
 
+    def balancing_weights(self) -> np.ndarray | None:
+        """Class weights [K] for training: roots of the classes' inverse frequencies, of mean 1 over the counted pixels.
+
+        A class without a pixel has 1. None if no pixel counts.
+        """
+        counts = self.train_counts()[:-1]
+        if not counts.any():
+            return None
+        weights = 1 / np.sqrt(np.maximum(counts, 1))
+        weights *= counts.sum() / (counts * weights).sum()
+        return np.where(counts, weights, 1.0)
+
     def ignored_share(self) -> float | None:
         """Share of ignored pixels, or None without labels."""
         counts = self.train_counts()

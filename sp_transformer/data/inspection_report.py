@@ -45,6 +45,8 @@ def _split_lines(report, data):
     lines += [f"  {line}" for line in _image_lines(report, data)]
     if report.has_labels:
         lines += [f"  {line}" for line in _class_lines(report)]
+        if report.split == data.train_split:
+            lines += [f"  {line}" for line in _weight_lines(report)]
     lines += [f"  {line}" for line in _fault_lines(report)]
     return lines
 
@@ -101,6 +103,17 @@ def _class_lines(report):
             f"{', '.join(absent[:8])}{', ...' if len(absent) > 8 else ''}"
         )
     return lines
+
+
+def _weight_lines(report):
+    weights = report.balancing_weights()
+    if weights is None:
+        return []
+    numbers = ", ".join(f"{weight:.2f}" for weight in weights)
+    return [
+        "to make rare classes count more (roots of the inverse frequencies):",
+        f"  training {{ class_weights: [{numbers}] }}",
+    ]
 
 
 def _is_unknown(file_id, label_map):
@@ -193,8 +206,10 @@ def _split_json(report):
     }
     if report.has_labels:
         counts, images = report.train_counts(), report.images_with_class()
+        weights = report.balancing_weights()
         result |= {
             "ignored_share": report.ignored_share(),
+            "balancing_class_weights": None if weights is None else weights.round(4).tolist(),
             "classes": [
                 {"id": i, "name": name, "pixels": int(counts[i]), "images": int(images[i])}
                 for i, name in enumerate(report.label_map.names)

@@ -51,6 +51,56 @@ def test_statistics_equal_slow_ones(make, faulty_data):
     assert not report.faults and len(report.usable) == 4
 
 
+def slow_balancing_weights(counts):
+    """Of the classes that occur: one over the root of their pixels, divided by that of the average pixel."""
+    raw = [1 / count**0.5 if count else None for count in counts]
+    of_pixels = [raw[i] for i, count in enumerate(counts) for _ in range(count)]
+    average = sum(of_pixels) / len(of_pixels)
+    return [1 if weight is None else weight / average for weight in raw]
+
+
+def test_printed_class_weights_are_a_config_of_mean_one(make):
+    config = make()
+    found = inspection.inspect(config, ["train", "val"])
+    [train, _] = found.splits
+    counts = train.train_counts()[:-1].tolist()
+    expected = slow_balancing_weights(counts)
+    assert np.allclose(train.balancing_weights(), expected, rtol=1e-12)
+    assert len(set(expected)) > 1
+    # Of the split that is trained on alone.
+    [line] = [
+        x for x in inspection_report.text(found, config).splitlines() if "class_weights: [" in x
+    ]
+    options = text_format.Parse(line, experiment_pb2.ExperimentOptions())
+    assert np.allclose(options.training.class_weights, expected, atol=0.005)
+    [as_json, _] = inspection_report.as_json(found, config, 0)["splits"]
+    assert np.allclose(as_json["balancing_class_weights"], expected, atol=1e-4)
+
+
+def test_class_weights_where_classes_are_missing(make, faulty_data, tmp_path):
+    config = make(good=0)
+    label = faulty_data.ids(0)
+    label[label == 1] = 0
+    picture = faulty_data.encoded(faulty_data.picture(0))
+    faulty_data.put(tmp_path / "data", "train", "one", picture, faulty_data.encoded(label))
+    [report] = inspection.inspect(config, ["train"]).splits
+    counts = report.train_counts()[:-1].tolist()
+    assert counts[1] == 0 and report.balancing_weights()[1] == 1
+    assert np.allclose(report.balancing_weights(), slow_balancing_weights(counts))
+
+
+def test_no_class_weights_where_nothing_counts(make, faulty_data, tmp_path):
+    config = make(good=0)
+    label = np.full_like(faulty_data.ids(0), 255)
+    picture = faulty_data.encoded(faulty_data.picture(0))
+    faulty_data.put(tmp_path / "data", "train", "void", picture, faulty_data.encoded(label))
+    found = inspection.inspect(config, ["train"])
+    assert found.splits[0].balancing_weights() is None
+    assert "class_weights: [" not in inspection_report.text(found, config)
+    [as_json] = inspection_report.as_json(found, config, 0)["splits"]
+    assert as_json["balancing_class_weights"] is None
+
+
 def test_all_faults_of_one_example_are_found(make, faulty_data, tmp_path):
     config = make()
     wide = np.full((10, 12), 99, np.uint16)
