@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import math
 import os
@@ -257,19 +258,31 @@ def plain_error(error):
     return ValueError(match[1]) if match else None
 
 
+@contextlib.contextmanager
+def plain_errors():
+    """Raises `plain_error` in place of what a source's error became inside it."""
+    try:
+        yield
+    except SOURCE_ERRORS as error:
+        plain = plain_error(error)
+        if plain is None:
+            raise
+        try:
+            raise plain from error
+        finally:
+            # Its traceback holds this frame: a cycle with the iterator in it. If the garbage collector destroys that in
+            # one of tf.data's threads, while a call for it is still running there, it waits for itself, for ever.
+            del plain
+
+
 def with_plain_errors(dataset):
     """Yields the batches of a dataset, with `plain_error` for what its source raises."""
     batches = iter(dataset)
     while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
+        with plain_errors():
+            batch = next(batches, None)
+        if batch is None:
             return
-        except SOURCE_ERRORS as error:
-            plain = plain_error(error)
-            if plain is None:
-                raise
-            raise plain from error
         yield batch
 
 

@@ -330,13 +330,8 @@ class TrainingRun:
             options.steps_per_loop - self.step % options.steps_per_loop, options.steps - self.step
         )
         start = time.monotonic()
-        try:
+        with pipeline.plain_errors():
             losses, norms = self._loop(iterator, count)
-        except pipeline.SOURCE_ERRORS as error:
-            plain = pipeline.plain_error(error)
-            if plain is None:
-                raise
-            raise plain from error
         seconds = time.monotonic() - start
         self._check_finite(losses, norms)
         self.step += count

@@ -1,4 +1,7 @@
+import contextlib
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -317,3 +320,21 @@ def test_image_larger_than_the_static_size_is_named(make_config, array_source):
     dataset = pipeline.eval_dataset(make_config(), array_source(SIZES), 1, static_size=(16, 16))
     with pytest.raises(ValueError, match=r"array/2 is 7x20 pixels, larger than .* 16x16"):
         list(pipeline.with_plain_errors(dataset))
+
+
+def test_an_error_leaves_no_iterator_to_the_garbage_collector(make_config, array_source):
+    class Watched:
+        def __iter__(self):
+            iterator = iter(dataset)
+            self.iterator = weakref.ref(iterator)
+            return iterator
+
+    dataset = pipeline.eval_dataset(make_config(), array_source(SIZES), 1, static_size=(16, 16))
+    watched = Watched()
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            list(pipeline.with_plain_errors(watched))
+        assert watched.iterator() is None
+    finally:
+        gc.enable()
