@@ -34,6 +34,8 @@ _CELL_MEAN = "model { tokenizer { queries: CELL_MEAN } }"
 _ALL_ENDPOINTS = "model { hypercolumn { endpoint_strides: [4, 8, 16, 32] } }"
 # What DeepLabV3Plus has, initial values too: a max-pool in the stem, no branch that starts at zero.
 _KERAS_CV_BACKBONE = 'model { backbone { name: "keras_cv/resnet18" batch_norm_momentum: 0.99 } }'
+# The recipe's options of DeepLab2's ResNet, which keras_cv's has not.
+_PLAIN_RESNET = "model { backbone { stem_max_pool: false zero_init_residual: true } }"
 # Two of the differences between that backbone and ours of the same name.
 _FROM_ONE = "model { backbone { zero_init_residual: false } }"
 _LIKE_KERAS_CV = "model { backbone { stem_max_pool: true zero_init_residual: false } }"
@@ -48,7 +50,7 @@ class Experiment:
     Attributes:
       name: of its files, with the seed.
       group: which table it stands in.
-      model: OURS or one of PEERS.
+      model: OURS or a name that peer_segmenter.build knows.
       changes: textproto overrides of CONFIG, in order.
     """
 
@@ -90,7 +92,11 @@ _HEADLINE = (
     # Lost nothing in the short runs, and is cheaper.
     Experiment("ours_pixel_stride_8", "headline", OURS, (_PIXEL_STRIDE_8,)),
     Experiment("ours_baseline", "headline", OURS, (_BASELINE,)),
+    # The very layers and BatchNorm that DeepLabV3+ has.
+    Experiment("ours_keras_cv_backbone", "headline", OURS, (_PLAIN_RESNET, _KERAS_CV_BACKBONE)),
     Experiment("deeplab_v3_plus", "headline", "deeplab_v3_plus"),
+    # BatchNorm's statistics as fast as the recipe's.
+    Experiment("deeplab_v3_plus_our_momentum", "headline", "deeplab_v3_plus_our_momentum"),
     Experiment("segformer_b0", "headline", "segformer_b0", (_SEGFORMER_RATE,)),
     # As many steps as fit into the time of ours; DeepLabV3+ takes 1.01 times as long a step, and has no run of its own.
     # compare_models.py --mode training says so: docs/results/2026-11-28-camvid-step-times.json.

@@ -8,6 +8,8 @@ import peers
 
 from sp_transformer.config import derived
 
+OUR_MOMENTUM = "_our_momentum"
+
 
 class PeerSegmenter(keras.Model):
     """keras_cv's DeepLabV3+ or SegFormer where training, inference and evaluation expect an SPTransformer.
@@ -60,11 +62,21 @@ class PeerSegmenter(keras.Model):
 def build(name, config):
     """Builds a peer for the training crop of `config`.
 
+    Args:
+      name: one of `peers.NAMES`; with OUR_MOMENTUM behind it, all its BatchNorm layers have the momentum of the config's
+        backbone and not keras_cv's 0.99.
+      config: a validated ExperimentOptions.
+
     Raises:
       ImportError, ValueError: as `peers.build`.
     """
-    peer = peers.build(name, config, (config.data.crop_height, config.data.crop_width))
+    size = config.data.crop_height, config.data.crop_width
+    peer = peers.build(name.removesuffix(OUR_MOMENTUM), config, size)
+    if name.endswith(OUR_MOMENTUM):
+        for layer in peer.model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = config.model.backbone.batch_norm_momentum
     return PeerSegmenter(peer, derived.num_classes(config))
 
 
-__all__ = ["PeerSegmenter", "build"]
+__all__ = ["OUR_MOMENTUM", "PeerSegmenter", "build"]
