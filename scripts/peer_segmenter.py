@@ -63,8 +63,8 @@ def build(name, config):
     """Builds a peer for the training crop of `config`.
 
     Args:
-      name: one of `peers.NAMES`; with OUR_MOMENTUM behind it, all its BatchNorm layers have the momentum of the config's
-        backbone and not keras_cv's 0.99.
+      name: one of `peers.NAMES`; with OUR_MOMENTUM behind it, all its BatchNorm layers have the momentum of the
+        config's backbone and not keras_cv's 0.99.
       config: a validated ExperimentOptions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A model's superpixels, their connected components and SLIC's, measured on the same images.
+"""A model's superpixels, their connected components, a grid's cells and SLIC's superpixels, on the same images.
 
 Shapes: Y, X are the height and width of one image in pixels; K classes.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from sp_transformer.evaluation import metrics, superpixel_metrics
 
 SLIC_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-MODEL, COMPONENTS, SLIC = "model", "model, connected components", "SLIC"
+MODEL, COMPONENTS, GRID, SLIC = "model", "model, connected components", "grid", "SLIC"
 # Of the measures that are fractions: which way is better.
 HIGHER_IS_BETTER = {
     "achievable_accuracy": True,
@@ -74,7 +74,7 @@ class SuperpixelScores:
         check_installed(options)
         self._num_classes, self._ignore_label = label_map.num_classes, label_map.ignore_label
         self._options = options
-        kinds = [(MODEL, None), (COMPONENTS, None)]
+        kinds = [(MODEL, None), (COMPONENTS, None), (GRID, 1.0)]
         kinds += [(SLIC, factor) for factor in slic_factors(options)]
         self._kinds = [_Kind(*kind, self._num_classes, self._ignore_label) for kind in kinds]
         self._per_image = []
@@ -98,10 +98,14 @@ class SuperpixelScores:
         count = measured[0][0]["superpixels"]
         of_equal_count = None
         for kind in self._kinds[len(measured) :]:
-            compared = slic(image, max(1, round(kind.factor * count)), self._options)
+            wanted = max(1, round(kind.factor * count))
+            if kind.kind == GRID:
+                compared = grid(label.shape, wanted)
+            else:
+                compared = slic(image, wanted, self._options)
+                if kind.factor == 1:
+                    of_equal_count = compared
             measured.append(truth.measure(compared))
-            if kind.factor == 1:
-                of_equal_count = compared
         for kind, (values, confusion) in zip(self._kinds, measured, strict=True):
             kind.add(values, confusion)
         self._per_image.append({"name": name, **measured[0][0]})
@@ -148,6 +152,24 @@ class _Kind:
             "achievable_miou": self._confusion.mean_iou(),
             **{measure: metrics.mean(values) for measure, values in self._values.items()},
         }
+
+
+def grid(shape, count: int) -> np.ndarray:
+    """About `count` equal rectangles, as near to squares as that allows: what superpixels are without the image.
+
+    Args:
+      shape: (Y, X).
+      count: number of cells wanted, at least 1.
+
+    Returns:
+      int64 [Y, X], row * columns + column of the cell.
+    """
+    height, width = shape
+    rows = min(height, max(1, round(math.sqrt(count * height / width))))
+    columns = min(width, max(1, round(count / rows)))
+    row_of = np.arange(height) * rows // height
+    column_of = np.arange(width) * columns // width
+    return row_of[:, None] * columns + column_of
 
 
 def slic(image, count: int, options) -> np.ndarray:

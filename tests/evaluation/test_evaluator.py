@@ -180,7 +180,8 @@ def test_superpixels_are_measured_in_the_same_pass(config, arrays, inference, tm
     # Cells of 2x2 pixels, of which the borders cut some.
     counts = [math.ceil(y / 2) * math.ceil(x / 2) for y, x in (i.shape[:2] for i, _ in arrays)]
     assert [entry["superpixels"] for entry in written["per_image"]] == counts
-    assert [kind["kind"] for kind in written["kinds"]] == ["model", "model, connected components"]
+    kinds = ["model", "model, connected components", "grid"]
+    assert [kind["kind"] for kind in written["kinds"]] == kinds
     assert written["kinds"][0]["superpixels"] == pytest.approx(np.mean(counts))
     assert inference.images_seen == 0
     assert "ASA %" in capsys.readouterr().out

@@ -51,9 +51,10 @@ def test_means_of_images_and_curves_by_count():
     iou = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
     assert model["achievable_miou"] == pytest.approx(iou.mean())
     assert [entry["name"] for entry in results["per_image"]] == [each[0] for each in scenes]
-    assert len(kinds) == 4 and all(kind["images"] == 3 for kind in results["kinds"])
+    assert len(kinds) == 5 and all(kind["images"] == 3 for kind in results["kinds"])
     # Finer superpixels of SLIC follow these plain colours, which the grid's cells cannot.
     fine = kinds["SLIC", 4.0]
+    assert kinds["grid", 1.0]["superpixels"] == model["superpixels"] == 12
     assert fine["superpixels"] > kinds["SLIC", 1.0]["superpixels"] > 4
     assert fine["achievable_accuracy"] > 0.97 > model["achievable_accuracy"]
     curve = results["curves"]["boundary_recall"]["SLIC"]
@@ -62,11 +63,33 @@ def test_means_of_images_and_curves_by_count():
     picture = ElementTree.fromstring(curves.superpixel_curves(results["curves"]))
     texts = [element.text for element in picture.iter(SVG + "text")]
     assert "boundary recall, %" in texts and "model, connected components" in texts
-    # Seven measures: two points of SLIC joined by a line, one of each of the model's; and a legend.
+    # Seven measures: two points of SLIC joined by a line, one of each of the others; and a legend.
     assert len(list(picture.iter(SVG + "polyline"))) == 7
-    assert len(list(picture.iter(SVG + "circle"))) == 7 * 4 + 3
+    assert len(list(picture.iter(SVG + "circle"))) == 7 * 5 + 4
     table = superpixel_scores.format_table(results)
     assert "SLIC, 4 x count" in table and "3 images" in table
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "rows", "columns"),
+    [
+        ((360, 480), 432, 18, 24),
+        ((360, 480), 403, 17, 24),
+        ((48, 64), 1, 1, 1),
+        ((7, 100), 14, 1, 14),
+        ((100, 7), 14, 14, 1),
+        ((2, 3), 50, 2, 3),
+    ],
+)
+def test_grid_has_as_many_cells_of_nearly_equal_sides(shape, count, rows, columns):
+    ids = superpixel_scores.grid(shape, count)
+    assert ids.shape == shape and ids[0, 0] == 0 and ids[-1, -1] == rows * columns - 1
+    sizes = [np.unique(ids[:, 0], return_counts=True), np.unique(ids[0], return_counts=True)]
+    assert [len(values) for values, _ in sizes] == [rows, columns]
+    # Sides differ by a pixel at most; each cell is a rectangle.
+    assert all(np.ptp(counts) <= 1 for _, counts in sizes)
+    for (y, x), cell in np.ndenumerate(ids):
+        assert cell == ids[y, 0] + ids[0, x]
 
 
 def test_slic_is_that_of_scikit_image_and_has_no_unused_or_torn_superpixel():

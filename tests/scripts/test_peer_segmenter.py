@@ -66,3 +66,19 @@ def test_all_its_weights_are_trained_and_the_backbone_is_known(peer, config):
     of_backbone = {id(v) for v in peer.backbone.trainable_variables}
     all_of_it = {id(v) for v in peer.trainable_variables}
     assert of_backbone < all_of_it and len(of_backbone) > 40
+
+
+@pytest.mark.parametrize(("suffix", "momentum"), [("", 0.99), ("_our_momentum", 0.9)])
+def test_statistics_move_as_the_name_says(scripts, config, suffix, momentum):
+    pytest.importorskip("keras_cv")
+    assert config.model.backbone.batch_norm_momentum == 0.9
+    peer = scripts.peer_segmenter.build("deeplab_v3_plus" + suffix, config)
+    noise = np.random.default_rng(1).uniform(0, 255, (2, 64, 96, 3)).astype(np.float32)
+    means = []
+    for _ in range(2):
+        peer(noise, training=True)
+        moving = (v for v in peer.non_trainable_variables if v.path.endswith("moving_mean"))
+        means.append(np.concatenate([np.array(v) for v in moving]))
+    # From 0 by (1 - m) of the batch's mean, then by (1 - m) of what is left.
+    assert means[0].size > 2000 and np.abs(means[0]).max() > 1e-3
+    np.testing.assert_allclose(means[1], (1 + momentum) * means[0], rtol=1e-3, atol=1e-5)
