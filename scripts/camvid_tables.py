@@ -94,7 +94,7 @@ def miou(run) -> float:
 
 
 def training_loss(run) -> float:
-    """The mean of the last logged losses: one batch alone says little."""
+    """The mean of the last logged losses, each of the steps since the one before: one batch alone says little."""
     return statistics.mean(loss for _, loss in run["curve"][-_LAST_LOSSES:])
 
 
